@@ -1,0 +1,1 @@
+//! `zoo!`: compiles YAML architecture specs into candle modules.

@@ -1,0 +1,4 @@
+//! Fine-tune the zoo's models from an experiment file, and record every run.
+
+pub mod error;
+pub mod train;

@@ -1,0 +1,3 @@
+//! `resnet-zoo`: parse, dispatch, exit code.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The training loop and its parts.
+
+pub mod event;

@@ -1,0 +1,8 @@
+//! ResNets compiled from YAML, and what trains them.
+
+pub mod grad;
+pub mod model;
+pub mod random;
+
+pub use grad::no_grad;
+pub use model::{FeatureCard, Features, Interpolation, Model, ModelCard, Preprocess, WeightCard};
