@@ -1,4 +1,5 @@
 //! Fine-tune the zoo's models from an experiment file, and record every run.
 
+pub mod data;
 pub mod error;
 pub mod train;

@@ -88,7 +88,8 @@ pub struct Preprocess {
 }
 
 /// Resize filters, with antialiasing as Pillow's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Interpolation {
     /// The nearest pixel.
     Nearest,
