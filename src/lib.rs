@@ -2,4 +2,6 @@
 
 pub mod data;
 pub mod error;
+#[cfg(feature = "registry")]
+pub mod registry;
 pub mod train;

@@ -1,0 +1,60 @@
+//! The process that works on a run.
+
+use std::fs;
+
+/// Enough to say later whether the process is still there, and what it ran on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// The host's name.
+    pub host: String,
+    /// Linux's random id of this boot; empty elsewhere. Another boot means that the process is dead.
+    pub boot_id: String,
+    /// Process id.
+    pub pid: u32,
+    /// Linux's start time of the process, in clock ticks since boot; 0 elsewhere.
+    pub pid_start: i64,
+    /// The processor's model.
+    pub cpu: String,
+}
+
+impl Process {
+    /// This process.
+    pub fn current() -> Self {
+        Process {
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            boot_id: read("/proc/sys/kernel/random/boot_id"),
+            pid: std::process::id(),
+            pid_start: start_ticks(&read("/proc/self/stat")).unwrap_or(0),
+            cpu: model_name(&read("/proc/cpuinfo")).unwrap_or(std::env::consts::ARCH).to_owned(),
+        }
+    }
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
+
+/// Field 22 of proc(5)'s stat; field 2 is a name in parentheses that can hold spaces.
+fn start_ticks(stat: &str) -> Option<i64> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+fn model_name(cpuinfo: &str) -> Option<&str> {
+    let line = cpuinfo.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_proc() {
+        assert_eq!(
+            start_ticks("7 (a) b) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 4096 1 18446"),
+            Some(987_654)
+        );
+        assert_eq!(model_name("processor : 0\nmodel name\t: Some CPU @ 2 GHz\n"), Some("Some CPU @ 2 GHz"));
+        assert_eq!(start_ticks(""), None);
+    }
+}

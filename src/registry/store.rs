@@ -1,0 +1,163 @@
+//! All SQL. [`Store`] is the one connection of a process that writes, [`Reader`] a connection that cannot.
+//!
+//! A write is one `BEGIN IMMEDIATE` transaction: a deferred one would fail with "database is locked" where two
+//! processes upgrade their read locks at once.
+
+mod checkpoints;
+mod open;
+mod points;
+mod query;
+mod read;
+mod runs;
+
+pub use points::Batch;
+pub use query::{Answer, checked_query};
+pub use read::Reader;
+pub use runs::{Start, Working};
+
+use super::blob::Blobs;
+use super::{Clock, Location};
+use crate::error::{Error, Result};
+use sqlx::{Connection, SqliteConnection};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+
+/// How long a write waits for others before it fails.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A registry, open for writing. A process has one.
+#[derive(Debug)]
+pub struct Store {
+    connection: SqliteConnection,
+    runtime: Runtime,
+    location: Location,
+    blobs: Blobs,
+    clock: Clock,
+}
+
+impl Store {
+    /// Opens the registry, creates it where there is none, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// Where the file is something else or from a newer version, where it lies on a network filesystem, or where the
+    /// disk fails.
+    pub fn open(location: Location, clock: Clock) -> Result<Self> {
+        let runtime = runtime()?;
+        let connection = runtime.block_on(open::writer(&location))?;
+        let blobs = Blobs::beside(location.database());
+        let name = location.database().file_name().unwrap_or_default().to_string_lossy();
+        blobs.create(&name)?;
+        Ok(Store { connection, runtime, location, blobs, clock })
+    }
+
+    /// Where it lies.
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// Its blobs.
+    pub fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
+    /// Runs `work` in one transaction, again from its start where others were in the way.
+    fn write<T>(&mut self, mut work: impl AsyncFnMut(&mut SqliteConnection) -> Tried<T>) -> Result<T> {
+        let Store { connection, runtime, location, .. } = self;
+        runtime.block_on(async {
+            let begun = Instant::now();
+            let mut pause = Duration::from_millis(5);
+            loop {
+                match transaction(connection, &mut work).await {
+                    Err(Fault::Sql(error)) if is_busy(&error) && begun.elapsed() < PATIENCE => {
+                        // The process id spreads waiters that woke together.
+                        std::thread::sleep(pause + Duration::from_millis(u64::from(std::process::id() % 7)));
+                        pause = (2 * pause).min(Duration::from_millis(500));
+                    }
+                    Err(fault) => return Err(fault.explain(location.database())),
+                    Ok(value) => return Ok(value),
+                }
+            }
+        })
+    }
+}
+
+async fn transaction<T>(
+    connection: &mut SqliteConnection,
+    work: &mut impl AsyncFnMut(&mut SqliteConnection) -> Tried<T>,
+) -> Tried<T> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let value = work(&mut transaction).await?;
+    transaction.commit().await?;
+    Ok(value)
+}
+
+/// What happens inside a transaction: an error of SQLite, or a rule of ours that was broken.
+#[derive(Debug)]
+enum Fault {
+    Sql(sqlx::Error),
+    Rule(Error),
+}
+
+type Tried<T> = std::result::Result<T, Fault>;
+
+impl From<sqlx::Error> for Fault {
+    fn from(error: sqlx::Error) -> Self {
+        Fault::Sql(error)
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Fault::Rule(error)
+    }
+}
+
+impl Fault {
+    fn explain(self, database: &Path) -> Error {
+        let error = match self {
+            Fault::Rule(error) => return error,
+            Fault::Sql(error) => error,
+        };
+        let path = database.display();
+        match primary_code(&error) {
+            Some(5 | 6) => Error::failed(format!("{path} is locked by another program for {} s", PATIENCE.as_secs())),
+            Some(8) => Error::failed(format!("{path} cannot be written: it is read-only; pass --registry PATH")),
+            Some(10) => Error::failed(format!("the disk failed under {path}: {error}")),
+            Some(11) => Error::failed(format!("{path} is damaged: {error}; restore it from a copy")),
+            Some(13) => Error::failed(format!("the disk of {path} is full; free some space, then resume the run")),
+            Some(14) => Error::input(format!("cannot open {path}; pass another --registry PATH")),
+            Some(26) => Error::input(format!("{path} is not a SQLite database; pass another --registry PATH")),
+            _ => Error::failed(format!("{path}: {error}")),
+        }
+    }
+}
+
+fn is_busy(error: &sqlx::Error) -> bool {
+    matches!(primary_code(error), Some(5 | 6))
+}
+
+/// SQLite's result code without its extension bits.
+fn primary_code(error: &sqlx::Error) -> Option<i32> {
+    error.as_database_error()?.code()?.parse::<i32>().ok().map(|code| code & 0xff)
+}
+
+fn runtime() -> Result<Runtime> {
+    let built = tokio::runtime::Builder::new_current_thread().build();
+    built.map_err(|error| Error::failed(format!("cannot start the registry: {error}")))
+}
+
+/// A u64 in SQLite's signed integers, bit for bit.
+fn signed(value: u64) -> i64 {
+    value.cast_signed()
+}
+
+/// A step in SQLite's integers.
+fn step_number(step: u64) -> Result<i64> {
+    i64::try_from(step).map_err(|_| Error::failed(format!("step {step} does not fit the registry")))
+}
+
+/// A column that a schema rule keeps at zero or more.
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}

@@ -1,0 +1,180 @@
+//! Metrics: written in batches, compared on replay.
+
+use super::runs::{Working, fenced_unless};
+use super::{Store, Tried, step_number};
+use crate::error::Result;
+use crate::registry::run::Point;
+use sqlx::SqliteConnection;
+use std::collections::HashMap;
+
+/// What one flush writes.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    /// Points, in the order in which they came.
+    pub points: Vec<Point>,
+    /// Step and message.
+    pub warnings: Vec<(u64, String)>,
+    /// The hash chain over all points of the run so far.
+    pub metric_digest: Option<[u8; 32]>,
+    /// Seconds of this attempt.
+    pub seconds: f64,
+    /// Samples that this attempt trained on.
+    pub samples: u64,
+    /// Seconds of this attempt in training steps.
+    pub step_seconds: f64,
+    /// Of these, seconds waiting for data.
+    pub data_seconds: f64,
+}
+
+impl Store {
+    /// Writes a batch and a heartbeat. Returns how many points were there already with other bits: a resumed run that
+    /// did not reproduce its own past.
+    ///
+    /// # Errors
+    /// Where another process took the run over, or where the registry cannot be written. Then nothing is stored.
+    pub fn flush(&mut self, run: &Working, batch: &Batch) -> Result<u64> {
+        let now = self.clock.now_ms();
+        self.write(async |connection| flush(connection, run, batch, now).await)
+    }
+}
+
+pub(super) async fn flush(connection: &mut SqliteConnection, run: &Working, batch: &Batch, now: i64) -> Tried<u64> {
+    let cursor = batch.points.iter().map(|point| point.step).max().map(step_number).transpose()?;
+    let changed = sqlx::query(
+        "UPDATE run SET hb_seq = hb_seq + 1, hb_ms = ?3, cursor_step = max(cursor_step, coalesce(?4, -1)),
+                        metric_digest = coalesce(?5, metric_digest)
+         WHERE id = ?1 AND lease_epoch = ?2",
+    )
+    .bind(run.id)
+    .bind(run.lease_epoch)
+    .bind(now)
+    .bind(cursor)
+    .bind(batch.metric_digest.as_ref().map(<[u8; 32]>::as_slice))
+    .execute(&mut *connection)
+    .await?;
+    fenced_unless(changed.rows_affected() == 1, run)?;
+    sqlx::query(
+        "UPDATE attempt SET seconds = ?, samples = ?, step_seconds = ?, data_seconds = ?
+         WHERE run_id = ? AND lease_epoch = ?",
+    )
+    .bind(batch.seconds)
+    .bind(step_number(batch.samples)?)
+    .bind(batch.step_seconds)
+    .bind(batch.data_seconds)
+    .bind(run.id)
+    .bind(run.lease_epoch)
+    .execute(&mut *connection)
+    .await?;
+    for (step, message) in &batch.warnings {
+        sqlx::query("INSERT INTO warning (run_id, step, message, created_ms) VALUES (?, ?, ?, ?)")
+            .bind(run.id)
+            .bind(step_number(*step)?)
+            .bind(message)
+            .bind(now)
+            .execute(&mut *connection)
+            .await?;
+    }
+    let mut keys = HashMap::new();
+    let mut mismatches = 0;
+    for point in &batch.points {
+        let key = match keys.get(point.metric.as_str()) {
+            Some(key) => *key,
+            None => {
+                let key = key_id(connection, &point.metric).await?;
+                keys.insert(point.metric.as_str(), key);
+                key
+            }
+        };
+        mismatches += u64::from(!insert(connection, run, key, point).await?);
+    }
+    Ok(mismatches)
+}
+
+async fn key_id(connection: &mut SqliteConnection, metric: &str) -> Tried<i64> {
+    let known: Option<i64> = sqlx::query_scalar("SELECT id FROM metric_key WHERE name = ?")
+        .bind(metric)
+        .fetch_optional(&mut *connection)
+        .await?;
+    match known {
+        Some(id) => Ok(id),
+        None => Ok(sqlx::query_scalar("INSERT INTO metric_key (name, goal) VALUES (?, ?) RETURNING id")
+            .bind(metric)
+            .bind(goal(metric))
+            .fetch_one(connection)
+            .await?),
+    }
+}
+
+/// Whether a larger or a smaller value is better; neither for what is set or merely watched.
+fn goal(metric: &str) -> Option<&'static str> {
+    let (group, name) = metric.split_once('.')?;
+    match name {
+        _ if group == "optim" => None,
+        "loss" => Some("min"),
+        _ => Some("max"),
+    }
+}
+
+/// Inserts a point. False where it was there with other bits, which is noted.
+async fn insert(connection: &mut SqliteConnection, run: &Working, key: i64, point: &Point) -> Tried<bool> {
+    let (value, flag) = encode(point.value);
+    let step = step_number(point.step)?;
+    let inserted = sqlx::query(
+        "INSERT INTO metric (run_id, key_id, step, value, flag) VALUES (?, ?, ?, ?, ?)
+         ON CONFLICT (run_id, key_id, step) DO NOTHING",
+    )
+    .bind(run.id)
+    .bind(key)
+    .bind(step)
+    .bind(value)
+    .bind(flag)
+    .execute(&mut *connection)
+    .await?;
+    if inserted.rows_affected() == 1 {
+        return Ok(true);
+    }
+    let (old_value, old_flag): (Option<f64>, i64) =
+        sqlx::query_as("SELECT value, flag FROM metric WHERE run_id = ? AND key_id = ? AND step = ?")
+            .bind(run.id)
+            .bind(key)
+            .bind(step)
+            .fetch_one(&mut *connection)
+            .await?;
+    let (old, new) = (bits(decode(old_value, old_flag)), bits(point.value));
+    if old == new {
+        return Ok(true);
+    }
+    sqlx::query("INSERT INTO replay_mismatch VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
+        .bind(run.id)
+        .bind(key)
+        .bind(step)
+        .bind(old)
+        .bind(new)
+        .bind(run.lease_epoch)
+        .execute(connection)
+        .await?;
+    Ok(false)
+}
+
+/// SQLite turns NaN into NULL and -0.0 into 0.0; the flag remembers.
+fn encode(value: f64) -> (Option<f64>, i64) {
+    match value {
+        nan if nan.is_nan() => (None, 1),
+        zero if zero == 0.0 && zero.is_sign_negative() => (Some(0.0), 2),
+        other => (Some(other), 0),
+    }
+}
+
+/// The inverse of [`encode`], but for a NaN's payload.
+pub(super) fn decode(value: Option<f64>, flag: i64) -> f64 {
+    match (value, flag) {
+        (None, _) => f64::NAN,
+        (Some(_), 2) => -0.0,
+        (Some(value), _) => value,
+    }
+}
+
+/// The bits of a value, all NaNs being one.
+fn bits(value: f64) -> i64 {
+    if value.is_nan() { f64::NAN } else { value }.to_bits().cast_signed()
+}

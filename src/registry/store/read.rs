@@ -1,0 +1,317 @@
+//! What the registry answers.
+
+use super::points::decode;
+use super::{Fault, Tried, open, runtime, unsigned};
+use crate::error::{Error, Result};
+use crate::registry::lease::Lease;
+use crate::registry::run::{CheckpointRecord, MetricSummary, Point, RunDetail, RunListing, RunState};
+use crate::registry::{Clock, Location, Process};
+use resnet_codegen::diagnostic::did_you_mean;
+use sqlx::{FromRow, SqliteConnection};
+use std::collections::BTreeMap;
+use tokio::runtime::Runtime;
+
+/// How long a run on another host may be silent before nobody knows.
+const SILENCE_MS: i64 = 60_000;
+
+/// A registry, open for reading: this connection cannot change it.
+#[derive(Debug)]
+pub struct Reader {
+    pub(super) connection: SqliteConnection,
+    pub(super) runtime: Runtime,
+    location: Location,
+    process: Process,
+    clock: Clock,
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: i64,
+    uid: String,
+    name: String,
+    experiment: String,
+    model: String,
+    state: String,
+    reason: Option<String>,
+    created: String,
+    created_ms: i64,
+    seconds: f64,
+    cursor_step: i64,
+    plan: Option<String>,
+    seed: i64,
+    config_sha256: String,
+    metric_digest: Option<String>,
+    hb_ms: i64,
+    host: String,
+    boot_id: String,
+    device: String,
+}
+
+const LISTING: &str = "
+SELECT run.id, uid, run.name, experiment.name AS experiment, model, state, reason,
+    strftime('%Y-%m-%dT%H:%M:%SZ', created_ms / 1000, 'unixepoch') AS created, created_ms,
+    (SELECT sum(seconds) FROM attempt WHERE run_id = run.id) AS seconds,
+    cursor_step, plan, seed, lower(hex(config_hash)) AS config_sha256, lower(hex(metric_digest)) AS metric_digest,
+    hb_ms, attempt.host, attempt.boot_id, attempt.device
+FROM run JOIN experiment ON experiment.id = experiment_id
+    JOIN attempt ON attempt.run_id = run.id AND attempt.lease_epoch = run.lease_epoch
+ORDER BY run.id DESC";
+
+impl Reader {
+    /// Opens a registry that exists.
+    ///
+    /// # Errors
+    /// Where there is none, or where the file is something else or from a newer version.
+    pub fn open(location: Location, clock: Clock) -> Result<Self> {
+        let runtime = runtime()?;
+        let connection = runtime.block_on(open::reader(&location))?;
+        Ok(Reader { connection, runtime, location, process: Process::current(), clock })
+    }
+
+    /// Where it lies.
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// All runs, newest first, each with the state that is true now.
+    ///
+    /// # Errors
+    /// Where the registry cannot be read.
+    pub fn runs(&mut self) -> Result<Vec<RunListing>> {
+        let (rows, mut summaries) = self.read(async |connection| -> Tried<_> {
+            let rows: Vec<Row> = sqlx::query_as(LISTING).fetch_all(&mut *connection).await?;
+            Ok((rows, all_summaries(connection).await?))
+        })?;
+        rows.into_iter()
+            .map(|row| {
+                let metrics = summaries.remove(&row.id).unwrap_or_default();
+                self.listing(row, metrics)
+            })
+            .collect()
+    }
+
+    /// The run that `wanted` means: a whole id, the beginning or the end of one (short ids are the last 8 digits), or
+    /// a name, which means the newest run of that name.
+    ///
+    /// # Errors
+    /// Where no run or more than one fits.
+    pub fn find(&mut self, wanted: &str) -> Result<RunListing> {
+        let runs = self.runs()?;
+        if let Some(run) = runs.iter().find(|run| run.id == wanted || run.name == wanted) {
+            return Ok(run.clone());
+        }
+        let digits = wanted.to_lowercase();
+        let fits = |run: &&RunListing| digits.len() >= 4 && (run.id.starts_with(&digits) || run.id.ends_with(&digits));
+        let found: Vec<&RunListing> = runs.iter().filter(fits).collect();
+        match found.as_slice() {
+            [run] => Ok((*run).clone()),
+            [] => {
+                let names = runs.iter().flat_map(|run| [run.name.as_str(), short_id(&run.id)]);
+                let hint = match did_you_mean(wanted, names) {
+                    Some(name) => format!("did you mean `{name}`?"),
+                    None => "`resnet-zoo runs ls` lists them".to_owned(),
+                };
+                Err(Error::input(format!("there is no run `{wanted}`; {hint}")))
+            }
+            several => {
+                let ids: Vec<&str> = several.iter().map(|run| short_id(&run.id)).collect();
+                Err(Error::input(format!("`{wanted}` fits {} runs: {}", several.len(), ids.join(", "))))
+            }
+        }
+    }
+
+    /// Everything about one run.
+    ///
+    /// # Errors
+    /// Where the registry cannot be read.
+    pub fn detail(&mut self, listing: RunListing) -> Result<RunDetail> {
+        self.read(async |connection| detail(connection, &listing).await)
+    }
+
+    /// The values of one metric, by step.
+    ///
+    /// # Errors
+    /// Where the registry cannot be read.
+    pub fn points(&mut self, run: &RunListing, metric: &str) -> Result<Vec<Point>> {
+        let rows = self.read(async |connection| -> Tried<Vec<(i64, Option<f64>, i64)>> {
+            Ok(sqlx::query_as(
+                "SELECT step, value, flag FROM metric
+                 WHERE run_id = (SELECT id FROM run WHERE uid = ?) AND key_id = (SELECT id FROM metric_key WHERE name = ?)
+                 ORDER BY step",
+            )
+            .bind(&run.id)
+            .bind(metric)
+            .fetch_all(connection)
+            .await?)
+        })?;
+        let point =
+            |(step, value, flag)| Point { metric: metric.to_owned(), step: unsigned(step), value: decode(value, flag) };
+        Ok(rows.into_iter().map(point).collect())
+    }
+
+    pub(super) fn read<T>(&mut self, mut work: impl AsyncFnMut(&mut SqliteConnection) -> Tried<T>) -> Result<T> {
+        let Reader { connection, runtime, location, .. } = self;
+        runtime.block_on(work(connection)).map_err(|fault| fault.explain(location.database()))
+    }
+
+    fn listing(&self, row: Row, metrics: BTreeMap<String, MetricSummary>) -> Result<RunListing> {
+        let state = self.state(&row)?;
+        Ok(RunListing {
+            id: row.uid,
+            name: row.name,
+            experiment: row.experiment,
+            model: row.model,
+            state,
+            reason: row.reason,
+            created: row.created,
+            created_ms: row.created_ms,
+            seconds: row.seconds,
+            steps: unsigned(row.cursor_step + 1),
+            plan: row.plan.as_deref().map(json).transpose()?,
+            seed: row.seed.cast_unsigned(),
+            device: row.device,
+            config_sha256: row.config_sha256,
+            metric_digest: row.metric_digest,
+            metrics,
+        })
+    }
+
+    /// The stored state, but for a run whose process is no more.
+    fn state(&self, row: &Row) -> Result<RunState> {
+        let stored: RunState = row.state.parse()?;
+        if stored != RunState::Running {
+            return Ok(stored);
+        }
+        Ok(if row.host != self.process.host {
+            let silent = self.clock.now_ms().saturating_sub(row.hb_ms) > SILENCE_MS;
+            if silent { RunState::Unknown } else { RunState::Running }
+        } else if row.boot_id == self.process.boot_id && Lease::is_held(&self.location.run_folder(&row.uid)) {
+            RunState::Running
+        } else {
+            RunState::Crashed
+        })
+    }
+}
+
+/// The last 8 digits of an id. Not the first: a UUIDv7 begins with the time, so runs of one minute share them.
+pub fn short_id(uid: &str) -> &str {
+    uid.get(uid.len().saturating_sub(8)..).unwrap_or(uid)
+}
+
+async fn all_summaries(connection: &mut SqliteConnection) -> Tried<BTreeMap<i64, BTreeMap<String, MetricSummary>>> {
+    type Summary = (i64, String, i64, Option<f64>, Option<f64>, Option<i64>);
+    let rows: Vec<Summary> = sqlx::query_as(
+        "SELECT run_id, name, last_step, last,
+                iif(goal = 'max', max, iif(goal = 'min', min, NULL)),
+                iif(goal = 'max', max_step, iif(goal = 'min', min_step, NULL))
+         FROM summary JOIN metric_key ON metric_key.id = key_id",
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut all: BTreeMap<i64, BTreeMap<String, MetricSummary>> = BTreeMap::new();
+    for (run, name, last_step, last, best, best_step) in rows {
+        let summary = MetricSummary { last, last_step: unsigned(last_step), best, best_step: best_step.map(unsigned) };
+        all.entry(run).or_default().insert(name, summary);
+    }
+    Ok(all)
+}
+
+#[derive(FromRow)]
+struct DetailRow {
+    id: i64,
+    canonical: String,
+    provenance: String,
+    overrides: String,
+    files: String,
+    spec_files: String,
+    spec_sha256: String,
+    weights: String,
+    data_sha256: String,
+    build_id: i64,
+}
+
+async fn detail(connection: &mut SqliteConnection, listing: &RunListing) -> Tried<RunDetail> {
+    let row: DetailRow = sqlx::query_as(
+        "SELECT run.id, canonical, provenance, overrides, source.files, spec.files AS spec_files, spec_sha256, weights,
+                data_sha256, build_id
+         FROM run JOIN config ON config.hash = config_hash JOIN source ON source.hash = source_hash
+             JOIN source AS spec ON spec.hash = spec_hash
+         WHERE uid = ?",
+    )
+    .bind(&listing.id)
+    .fetch_one(&mut *connection)
+    .await?;
+    let build =
+        sqlx::query_as("SELECT version, git_sha, dirty, rustc, target, features, lock_hash FROM build WHERE id = ?")
+            .bind(row.build_id)
+            .fetch_one(&mut *connection)
+            .await?;
+    let attempts = sqlx::query_as(
+        "SELECT lease_epoch, host, boot_id, pid, cpu, threads, device, resumed_from, seconds, samples, step_seconds,
+                data_seconds, exit
+         FROM attempt WHERE run_id = ? ORDER BY lease_epoch",
+    )
+    .bind(row.id)
+    .fetch_all(&mut *connection)
+    .await?;
+    let warnings = sqlx::query_as("SELECT step, message FROM warning WHERE run_id = ? ORDER BY id")
+        .bind(row.id)
+        .fetch_all(&mut *connection)
+        .await?;
+    let checkpoints: Vec<(i64, String, String, String, Vec<u8>)> = sqlx::query_as(
+        "SELECT step, role, weights_sha256, state_sha256, metric_digest FROM checkpoint
+         WHERE run_id = ? ORDER BY step DESC, role DESC",
+    )
+    .bind(row.id)
+    .fetch_all(&mut *connection)
+    .await?;
+    let replay_mismatches: i64 = sqlx::query_scalar("SELECT count(*) FROM replay_mismatch WHERE run_id = ?")
+        .bind(row.id)
+        .fetch_one(connection)
+        .await?;
+    Ok(RunDetail {
+        listing: listing.clone(),
+        config: json(&row.canonical)?,
+        provenance: json(&row.provenance)?,
+        overrides: json(&row.overrides)?,
+        files: json(&row.files)?,
+        spec_files: json(&row.spec_files)?,
+        spec_sha256: row.spec_sha256,
+        weights: json(&row.weights)?,
+        data_sha256: row.data_sha256,
+        build,
+        attempts,
+        checkpoints: checkpoints
+            .into_iter()
+            .map(|(step, role, weights_sha256, state_sha256, digest)| CheckpointRecord {
+                step: unsigned(step),
+                role,
+                weights_sha256,
+                state_sha256,
+                metric_digest: digest.try_into().unwrap_or_default(),
+            })
+            .collect(),
+        warnings,
+        replay_mismatches: unsigned(replay_mismatches),
+    })
+}
+
+/// A JSON column that a schema rule keeps valid.
+fn json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| Error::failed(format!("the registry holds damaged JSON: {error}")))
+}
+
+impl From<serde_json::Error> for Fault {
+    fn from(error: serde_json::Error) -> Self {
+        Fault::Rule(Error::failed(format!("the registry holds damaged JSON: {error}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn short_ids_come_from_the_end() {
+        assert_eq!(super::short_id("0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b"), "2e3f4a5b");
+        assert_eq!(super::short_id("abc"), "abc");
+    }
+}

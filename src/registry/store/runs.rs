@@ -1,0 +1,259 @@
+//! The life of a run: created, heart beating, ended, resumed.
+
+use super::{Fault, Store, Tried, signed};
+use crate::error::{Error, Result};
+use crate::registry::{Build, NewRun, Process, RunState};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use sqlx::SqliteConnection;
+
+/// How a process begins to work on a run.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// The process.
+    pub process: Process,
+    /// What it was built from.
+    pub build: Build,
+    /// cpu, cuda:0, ..
+    pub device: String,
+    /// Worker threads.
+    pub threads: usize,
+}
+
+/// A run that this process works on; a write under an older epoch than the stored one is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Working {
+    /// The row.
+    pub id: i64,
+    /// UUIDv7.
+    pub uid: String,
+    /// Which of the run's attempts this is, from 1.
+    pub lease_epoch: i64,
+}
+
+impl Store {
+    /// Creates a run in state RUNNING, with `uid` as its id. The caller holds the run's lease.
+    ///
+    /// # Errors
+    /// Where the registry cannot be written.
+    pub fn create_run(&mut self, uid: &str, run: &NewRun, start: &Start) -> Result<Working> {
+        let now = self.clock.now_ms();
+        let config = canonical(&run.config);
+        let (source, spec) = (files(&run.files), files(&run.spec_files));
+        let id = self.write(async |connection| -> Tried<i64> {
+            sqlx::query("INSERT INTO experiment (name) VALUES (?) ON CONFLICT DO NOTHING")
+                .bind(&run.experiment)
+                .execute(&mut *connection)
+                .await?;
+            sqlx::query("INSERT INTO config VALUES (?, ?) ON CONFLICT DO NOTHING")
+                .bind(hash(&config))
+                .bind(&config)
+                .execute(&mut *connection)
+                .await?;
+            for text in [&source, &spec] {
+                sqlx::query("INSERT INTO source VALUES (?, ?) ON CONFLICT DO NOTHING")
+                    .bind(hash(text))
+                    .bind(text)
+                    .execute(&mut *connection)
+                    .await?;
+            }
+            let build = build_id(connection, &start.build).await?;
+            let id: i64 = sqlx::query_scalar(
+                "INSERT INTO run (uid, name, experiment_id, config_hash, source_hash, overrides, provenance, model,
+                                  spec_hash, spec_sha256, weights, data_sha256, seed, build_id, state, created_ms,
+                                  lease_epoch, hb_ms)
+                 VALUES (?1, ?2, (SELECT id FROM experiment WHERE name = ?3), ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12,
+                         ?13, ?14, 'RUNNING', ?15, 1, ?15)
+                 RETURNING id",
+            )
+            .bind(uid)
+            .bind(&run.name)
+            .bind(&run.experiment)
+            .bind(hash(&config))
+            .bind(hash(&source))
+            .bind(json!(run.overrides).to_string())
+            .bind(canonical(&run.provenance))
+            .bind(&run.model)
+            .bind(hash(&spec))
+            .bind(&run.spec_sha256)
+            .bind(canonical(&run.weights))
+            .bind(&run.data_sha256)
+            .bind(signed(run.seed))
+            .bind(build)
+            .bind(now)
+            .fetch_one(&mut *connection)
+            .await?;
+            insert_attempt(connection, id, 1, start, build, None, now).await?;
+            Ok(id)
+        })?;
+        Ok(Working { id, uid: uid.to_owned(), lease_epoch: 1 })
+    }
+
+    /// Takes a stopped or crashed run over, to go on after the checkpoint of step `from`. The caller holds its lease.
+    ///
+    /// # Errors
+    /// Where the run is completed, or where another process took it over first.
+    pub fn resume_run(&mut self, uid: &str, start: &Start, from: Option<u64>) -> Result<Working> {
+        let now = self.clock.now_ms();
+        let from = from.map(super::step_number).transpose()?;
+        let (id, lease_epoch) = self.write(async |connection| -> Tried<(i64, i64)> {
+            let (id, epoch, state): (i64, i64, String) =
+                sqlx::query_as("SELECT id, lease_epoch, state FROM run WHERE uid = ?")
+                    .bind(uid)
+                    .fetch_one(&mut *connection)
+                    .await?;
+            if state == RunState::Completed.name() {
+                return Err(Fault::Rule(Error::input(format!(
+                    "the run {uid} is completed; there is nothing to resume"
+                ))));
+            }
+            sqlx::query(
+                "UPDATE run SET lease_epoch = ?2 + 1, state = 'RUNNING', reason = NULL, ended_ms = NULL, hb_ms = ?3
+                 WHERE id = ?1 AND lease_epoch = ?2",
+            )
+            .bind(id)
+            .bind(epoch)
+            .bind(now)
+            .execute(&mut *connection)
+            .await?;
+            sqlx::query("UPDATE attempt SET exit = 'crashed' WHERE run_id = ? AND exit IS NULL")
+                .bind(id)
+                .execute(&mut *connection)
+                .await?;
+            let build = build_id(connection, &start.build).await?;
+            insert_attempt(connection, id, epoch + 1, start, build, from, now).await?;
+            Ok((id, epoch + 1))
+        })?;
+        Ok(Working { id, uid: uid.to_owned(), lease_epoch })
+    }
+
+    /// Notes what the run is going to do: steps, samples, parameters.
+    ///
+    /// # Errors
+    /// Where another process took the run over, or where the registry cannot be written.
+    pub fn plan(&mut self, run: &Working, plan: &Value) -> Result<()> {
+        let plan = canonical(plan);
+        self.write(async |connection| -> Tried<()> {
+            let changed = sqlx::query("UPDATE run SET plan = ? WHERE id = ? AND lease_epoch = ?")
+                .bind(&plan)
+                .bind(run.id)
+                .bind(run.lease_epoch)
+                .execute(connection)
+                .await?;
+            fenced_unless(changed.rows_affected() == 1, run)
+        })
+    }
+
+    /// Ends this process's work on the run.
+    ///
+    /// # Errors
+    /// Where another process took the run over, or where the registry cannot be written.
+    pub fn end_run(&mut self, run: &Working, state: RunState, reason: Option<&str>) -> Result<()> {
+        let now = self.clock.now_ms();
+        self.write(async |connection| -> Tried<()> {
+            let changed = sqlx::query(
+                "UPDATE run SET state = ?3, reason = ?4, ended_ms = ?5, hb_ms = ?5, hb_seq = hb_seq + 1
+                 WHERE id = ?1 AND lease_epoch = ?2",
+            )
+            .bind(run.id)
+            .bind(run.lease_epoch)
+            .bind(state.name())
+            .bind(reason)
+            .bind(now)
+            .execute(&mut *connection)
+            .await?;
+            fenced_unless(changed.rows_affected() == 1, run)?;
+            sqlx::query("UPDATE attempt SET exit = ? WHERE run_id = ? AND lease_epoch = ?")
+                .bind(state.name().to_lowercase())
+                .bind(run.id)
+                .bind(run.lease_epoch)
+                .execute(connection)
+                .await?;
+            Ok(())
+        })
+    }
+}
+
+/// The error of a process that lost its run to another.
+pub(super) fn fenced_unless(ours: bool, run: &Working) -> Tried<()> {
+    if ours {
+        return Ok(());
+    }
+    let message = format!("another process took over the run {}; this one stops without writing", run.uid);
+    Err(Fault::Rule(Error::failed(message)))
+}
+
+async fn build_id(connection: &mut SqliteConnection, build: &Build) -> Tried<i64> {
+    // The update that changes nothing makes RETURNING answer for a row that was there.
+    let id = sqlx::query_scalar(
+        "INSERT INTO build (version, git_sha, dirty, rustc, target, features, lock_hash) VALUES (?, ?, ?, ?, ?, ?, ?)
+         ON CONFLICT DO UPDATE SET version = version RETURNING id",
+    )
+    .bind(build.version)
+    .bind(build.git_sha)
+    .bind(build.dirty)
+    .bind(build.rustc)
+    .bind(build.target)
+    .bind(build.features)
+    .bind(build.lock_sha256)
+    .fetch_one(connection)
+    .await?;
+    Ok(id)
+}
+
+async fn insert_attempt(
+    connection: &mut SqliteConnection,
+    run: i64,
+    lease_epoch: i64,
+    start: &Start,
+    build: i64,
+    resumed_from: Option<i64>,
+    now: i64,
+) -> Tried<()> {
+    sqlx::query(
+        "INSERT INTO attempt (run_id, lease_epoch, host, boot_id, pid, pid_start, cpu, threads, device, build_id,
+                              resumed_from, started_ms)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(run)
+    .bind(lease_epoch)
+    .bind(&start.process.host)
+    .bind(&start.process.boot_id)
+    .bind(i64::from(start.process.pid))
+    .bind(start.process.pid_start)
+    .bind(&start.process.cpu)
+    .bind(i64::try_from(start.threads).unwrap_or(i64::MAX))
+    .bind(&start.device)
+    .bind(build)
+    .bind(resumed_from)
+    .bind(now)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// JSON with sorted keys and shortest floats: equal values have equal texts.
+fn canonical(value: &Value) -> String {
+    // serde_json's map is sorted as long as its feature `preserve_order` is off; sorting here holds either way.
+    fn sorted(value: &Value) -> Value {
+        match value {
+            Value::Object(fields) => {
+                let mut pairs: Vec<_> = fields.iter().collect();
+                pairs.sort_by_key(|(key, _)| *key);
+                Value::Object(pairs.into_iter().map(|(key, value)| (key.clone(), sorted(value))).collect())
+            }
+            Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),
+            other => other.clone(),
+        }
+    }
+    sorted(value).to_string()
+}
+
+fn files(files: &[(String, String)]) -> String {
+    let files: Vec<Value> = files.iter().map(|(name, text)| json!({"name": name, "text": text})).collect();
+    Value::Array(files).to_string()
+}
+
+fn hash(text: &str) -> Vec<u8> {
+    Sha256::digest(text.as_bytes()).to_vec()
+}

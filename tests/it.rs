@@ -1,0 +1,5 @@
+//! The integration tests, as one binary: linking candle is slow.
+
+mod it {
+    mod registry;
+}
