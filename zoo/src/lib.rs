@@ -2,7 +2,10 @@
 
 pub mod grad;
 pub mod model;
+pub mod params;
 pub mod random;
+pub mod weights;
 
 pub use grad::no_grad;
 pub use model::{FeatureCard, Features, Interpolation, Model, ModelCard, Preprocess, WeightCard};
+pub use params::Params;
