@@ -2,6 +2,7 @@
 
 pub mod data;
 pub mod error;
+pub mod experiment;
 #[cfg(feature = "registry")]
 pub mod registry;
 pub mod train;

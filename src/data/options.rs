@@ -3,12 +3,12 @@
 //! They are checked where they become something: a [`Source`] by `data::open`, transforms by
 //! `data::Pipeline::new`, the rest by `data::Loader`.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use zoo::Interpolation;
 
 /// The data section of an experiment.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DataOptions {
     /// Where samples come from.
     pub source: Source,
@@ -25,7 +25,7 @@ pub struct DataOptions {
 }
 
 /// Where samples come from.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// The first `train` and `val` images of the 5,000 + 1,000 of Fashion-MNIST that the binary carries,
@@ -107,7 +107,7 @@ impl Source {
 }
 
 /// Which samples train and which validate.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {
     /// As the source says: folders `train` and `val`, or a column `split`.
@@ -123,7 +123,7 @@ pub enum Split {
 }
 
 /// Which CIFAR, and which of its labels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CifarLabels {
     /// CIFAR-10.
@@ -136,7 +136,7 @@ pub enum CifarLabels {
 
 /// What a corrupt, huge or missing image means. Every image is read and decoded once when the set is opened, so bad ones
 /// are known, named and counted before the first step, and what is left is the set: batches stay reproducible.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "snake_case")]
 pub enum BadImage {
     /// An error that counts them and names the first ten.
@@ -150,7 +150,7 @@ pub enum BadImage {
 ///
 /// The order is: any on bytes, then at most one [`Normalize`](TransformSpec::Normalize), then any number of
 /// [`RandomErasing`](TransformSpec::RandomErasing). Without a `Normalize`, values are between 0 and 1.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TransformSpec {
     /// A random part of the image, resized to `size` x `size`.
@@ -248,7 +248,7 @@ pub enum TransformSpec {
 }
 
 /// The size that [`TransformSpec::Resize`] makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ResizeTo {
     /// The shorter side, 1 to 4096 pixels; the other follows, as torchvision truncates it.
@@ -258,7 +258,7 @@ pub enum ResizeTo {
 }
 
 /// What a border holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PaddingMode {
     /// This value, 0 to 255.
@@ -276,7 +276,7 @@ impl Default for PaddingMode {
 }
 
 /// What [`TransformSpec::RandomErasing`] writes.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Erase {
     /// This normalised value.
@@ -286,7 +286,7 @@ pub enum Erase {
 }
 
 /// What training does to a batch; soft targets `f32[N, K]` come of it.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Batchwise {
     /// Mixup's alpha (Zhang et al. 2017), 0 (off) to 100. Default 0.
     pub mixup_alpha: f64,
@@ -310,7 +310,7 @@ impl Default for Batchwise {
 }
 
 /// How batches are made. Neither `workers` nor `prefetch` changes a bit of any batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoaderOptions {
     /// Samples in a training batch, 1 to 65536. Default 32.
     pub batch_size: usize,

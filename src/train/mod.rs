@@ -1,3 +1,7 @@
 //! The training loop and its parts.
 
+pub mod ema;
 pub mod event;
+pub mod optimizer;
+pub mod schedule;
+pub mod values;

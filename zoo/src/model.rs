@@ -88,7 +88,7 @@ pub struct Preprocess {
 }
 
 /// Resize filters, with antialiasing as Pillow's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Interpolation {
     /// The nearest pixel.

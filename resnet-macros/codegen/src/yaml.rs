@@ -57,7 +57,20 @@ pub struct Key {
 /// # Errors
 /// One diagnostic inside the file: not YAML, a duplicate key, an alias, or beyond a bound.
 pub fn parse(sources: &Sources, file: FileId) -> Result<Node, Diagnostics> {
-    let text = sources.get(file).text.as_str();
+    parse_text(&sources.get(file).text, file)
+}
+
+/// Reads what stands in a file from byte `start` on: the value of an override `key=value`. Places are those in the
+/// whole file.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_from(sources: &Sources, file: FileId, start: usize) -> Result<Node, Diagnostics> {
+    let text = &sources.get(file).text;
+    parse_text(&format!("{}{}", " ".repeat(start.min(MAX_BYTES)), &text[start..]), file)
+}
+
+fn parse_text(text: &str, file: FileId) -> Result<Node, Diagnostics> {
     let mut diagnostics = Diagnostics::default();
     if text.len() > MAX_BYTES {
         diagnostics
