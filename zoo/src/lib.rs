@@ -2,6 +2,8 @@
 
 pub mod grad;
 pub mod model;
+pub mod nn;
+pub mod ops;
 pub mod params;
 pub mod random;
 pub mod weights;

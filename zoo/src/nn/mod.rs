@@ -1,0 +1,19 @@
+//! Layers, one a file, as generated code uses them. Inside a network tensors are contiguous
+//! channels-last: `[N, H, W, C]`, `[N, D, H, W, C]`.
+
+mod dropout;
+mod eca;
+mod layout;
+mod linear;
+mod norm;
+mod pool;
+mod squeeze_excite;
+
+pub use crate::ops::{Activation, adaptive_avg_pool, add_activation, global_avg_pool, pad_shortcut};
+pub use dropout::{DropPath, Dropout};
+pub use eca::EfficientChannelAttention;
+pub use layout::{channels_first, channels_last};
+pub use linear::Linear;
+pub use norm::{BatchNorm, GroupNorm, NormConfig};
+pub use pool::{AvgPool, AvgPool1d, AvgPool2d, AvgPool3d, MaxPool, MaxPool1d, MaxPool2d, MaxPool3d};
+pub use squeeze_excite::SqueezeExcite;

@@ -1,0 +1,257 @@
+//! Normalisation with what follows it.
+
+use crate::grad::parameter;
+use crate::ops::{self, Activation, BatchStatistics, Epilogue};
+use candle_core::{DType, Result, Tensor, Var, bail};
+use candle_nn::{Init, VarBuilder};
+
+/// What batch norm and group norm have in common.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NormConfig {
+    /// Whether the weight starts at 0 instead of 1, so that a residual branch starts as nothing.
+    pub zero_init: bool,
+    /// Added to the variance.
+    pub eps: f64,
+    /// The share of a new batch in the running statistics (batch norm only).
+    pub momentum: f64,
+}
+
+impl Default for NormConfig {
+    /// PyTorch's: weight 1, eps 1e-5, momentum 0.1.
+    fn default() -> Self {
+        NormConfig { zero_init: false, eps: 1e-5, momentum: 0.1 }
+    }
+}
+
+/// Batch norm of `[N, .., C]`, as `torch.nn.BatchNorm2d`: parameters `weight`, `bias`, running statistics
+/// `running_mean`, `running_var`.
+///
+/// Where the running statistics are not `Var`s, it is frozen: it normalises with them in training too.
+#[derive(Debug, Clone)]
+pub struct BatchNorm {
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    config: NormConfig,
+}
+
+impl BatchNorm {
+    /// Reads or makes `f32[channels]` parameters and statistics.
+    ///
+    /// # Errors
+    /// Where `vb` has other shapes, or only one of the statistics is a `Var`.
+    pub fn new(channels: usize, config: NormConfig, vb: VarBuilder) -> Result<Self> {
+        let (weight, bias) = affine(channels, config, &vb)?;
+        let dtype = parameter_dtype(&vb);
+        let statistic = |name, start| vb.get_with_hints_dtype(channels, name, Init::Const(start), dtype);
+        let (running_mean, running_var) = (statistic("running_mean", 0.)?, statistic("running_var", 1.)?);
+        if running_mean.is_variable() != running_var.is_variable() {
+            let path = vb.prefix();
+            bail!("freeze both of {path}.running_mean and {path}.running_var, or none");
+        }
+        Ok(BatchNorm { weight, bias, running_mean, running_var, config })
+    }
+
+    /// Whether the running statistics never change.
+    pub fn is_frozen(&self) -> bool {
+        !self.running_mean.is_variable()
+    }
+
+    /// Norm, then activation. In training (and not frozen) with the batch's statistics, which also
+    /// join the running ones.
+    ///
+    /// # Errors
+    /// Where shapes do not fit, or a channel has fewer than two values in training.
+    pub fn forward_t(&self, x: &Tensor, activation: Activation, train: bool) -> Result<Tensor> {
+        finish(activation, |relu| self.normalise(x, Epilogue { residual: None, relu }, train))
+    }
+
+    /// Norm, plus `shortcut`, then activation.
+    ///
+    /// # Errors
+    /// As [`Self::forward_t`].
+    pub fn forward_add_t(&self, x: &Tensor, shortcut: &Tensor, activation: Activation, train: bool) -> Result<Tensor> {
+        finish(activation, |relu| self.normalise(x, Epilogue { residual: Some(shortcut), relu }, train))
+    }
+
+    fn normalise(&self, x: &Tensor, epilogue: Epilogue, train: bool) -> Result<Tensor> {
+        let affine = packed(&self.weight, &self.bias)?;
+        if !train || self.is_frozen() {
+            let eps = self.config.eps;
+            return ops::batch_norm_with(x, &affine, &self.running_mean, &self.running_var, eps, epilogue);
+        }
+        let (y, BatchStatistics { mean, variance }) = ops::batch_norm(x, &affine, self.config.eps, epilogue)?;
+        self.join(&self.running_mean, &mean)?;
+        self.join(&self.running_var, &variance)?;
+        Ok(y)
+    }
+
+    fn join(&self, running: &Tensor, batch: &Tensor) -> Result<()> {
+        let momentum = self.config.momentum;
+        let joined = ((running.detach() * (1. - momentum))? + (batch.to_dtype(running.dtype())? * momentum)?)?;
+        Var::from_tensor(running)?.set(&joined)
+    }
+}
+
+/// Group norm of `[N, .., C]`, as `torch.nn.GroupNorm`: parameters `weight`, `bias`.
+#[derive(Debug, Clone)]
+pub struct GroupNorm {
+    weight: Tensor,
+    bias: Tensor,
+    groups: usize,
+    eps: f64,
+}
+
+impl GroupNorm {
+    /// Reads or makes `f32[channels]` parameters.
+    ///
+    /// # Errors
+    /// Where `groups` does not divide `channels`, or `vb` has other shapes.
+    pub fn new(groups: usize, channels: usize, config: NormConfig, vb: VarBuilder) -> Result<Self> {
+        if groups == 0 || !channels.is_multiple_of(groups) {
+            bail!("a group norm's groups divide its channels, {groups} do not divide {channels}");
+        }
+        let (weight, bias) = affine(channels, config, &vb)?;
+        Ok(GroupNorm { weight, bias, groups, eps: config.eps })
+    }
+
+    /// Norm, then activation; the same in training and evaluation.
+    ///
+    /// # Errors
+    /// Where shapes do not fit.
+    pub fn forward_t(&self, x: &Tensor, activation: Activation, _train: bool) -> Result<Tensor> {
+        finish(activation, |relu| self.normalise(x, Epilogue { residual: None, relu }))
+    }
+
+    /// Norm, plus `shortcut`, then activation.
+    ///
+    /// # Errors
+    /// Where shapes do not fit.
+    pub fn forward_add_t(&self, x: &Tensor, shortcut: &Tensor, activation: Activation, _train: bool) -> Result<Tensor> {
+        finish(activation, |relu| self.normalise(x, Epilogue { residual: Some(shortcut), relu }))
+    }
+
+    fn normalise(&self, x: &Tensor, epilogue: Epilogue) -> Result<Tensor> {
+        ops::group_norm(x, &packed(&self.weight, &self.bias)?, self.groups, self.eps, epilogue)
+    }
+}
+
+/// The norm makes a ReLU itself; any other activation follows it.
+fn finish(activation: Activation, norm: impl FnOnce(bool) -> Result<Tensor>) -> Result<Tensor> {
+    match activation {
+        Activation::Relu => norm(true),
+        other => other.forward(&norm(false)?),
+    }
+}
+
+fn affine(channels: usize, config: NormConfig, vb: &VarBuilder) -> Result<(Tensor, Tensor)> {
+    let start = if config.zero_init { 0. } else { 1. };
+    let dtype = parameter_dtype(vb);
+    let weight = vb.get_with_hints_dtype(channels, "weight", Init::Const(start), dtype)?;
+    let bias = vb.get_with_hints_dtype(channels, "bias", Init::Const(0.), dtype)?;
+    Ok((weight, bias))
+}
+
+/// Parameters and statistics of a norm are never half precision.
+fn parameter_dtype(vb: &VarBuilder) -> DType {
+    if vb.dtype() == DType::F64 { DType::F64 } else { DType::F32 }
+}
+
+fn packed(weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    Tensor::stack(&[parameter(weight), parameter(bias)], 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+    use candle_nn::VarMap;
+
+    fn layer(vars: &VarMap, config: NormConfig) -> Result<BatchNorm> {
+        BatchNorm::new(2, config, VarBuilder::from_varmap(vars, DType::F32, &Device::Cpu))
+    }
+
+    fn values(t: &Tensor) -> Vec<f32> {
+        t.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    /// `torch.nn.BatchNorm2d(2)` on the same four pixels.
+    #[test]
+    fn running_statistics_as_pytorch() -> Result<()> {
+        let (vars, x) = (VarMap::new(), Tensor::new(&[1f32, 5., 2., 5., 4., 7., 9., 7.], &Device::Cpu)?);
+        let norm = layer(&vars, NormConfig::default())?;
+        let y = norm.forward_t(&x.reshape((1, 2, 2, 2))?, Activation::Identity, true)?;
+        let expected = [-0.973_328_05, -0.999_995, -0.648_885_4, -0.999_995, 0., 0.999_995, 1.622_213_4, 0.999_995];
+        assert!(values(&y).iter().zip(expected).all(|(y, e)| (y - e).abs() < 1e-6), "{y}");
+        assert!((values(&norm.running_mean)[0] - 0.4).abs() < 1e-6, "{}", norm.running_mean);
+        assert!((values(&norm.running_mean)[1] - 0.6).abs() < 1e-6, "{}", norm.running_mean);
+        // Unbiased: 38 / 3 and 4 / 3.
+        assert!((values(&norm.running_var)[0] - (0.9 + 0.1 * 38. / 3.)).abs() < 1e-5, "{}", norm.running_var);
+        assert!((values(&norm.running_var)[1] - (0.9 + 0.1 * 4. / 3.)).abs() < 1e-6, "{}", norm.running_var);
+        let saved = vars.data().lock().unwrap()["running_mean"].to_vec1::<f32>()?;
+        assert_eq!(saved, values(&norm.running_mean), "the map's variable is the layer's");
+        Ok(())
+    }
+
+    #[test]
+    fn evaluation_leaves_the_statistics_alone_and_uses_them() -> Result<()> {
+        let norm = layer(&VarMap::new(), NormConfig { eps: 0., ..NormConfig::default() })?;
+        let x = Tensor::new(&[[3f32, -4.]], &Device::Cpu)?;
+        assert_eq!(values(&norm.forward_t(&x, Activation::Relu, false)?), [3., 0.]);
+        assert_eq!(values(&norm.forward_add_t(&x, &x, Activation::Identity, false)?), [6., -8.]);
+        assert_eq!((values(&norm.running_mean), values(&norm.running_var)), (vec![0.; 2], vec![1.; 2]));
+        Ok(())
+    }
+
+    #[test]
+    fn plain_tensors_are_frozen_and_record_nothing() -> Result<()> {
+        let tensors =
+            [("weight", [2f32, 1.]), ("bias", [0., 1.]), ("running_mean", [1., 1.]), ("running_var", [4., 1.])];
+        let tensors = tensors.map(|(name, value)| (name.to_string(), Tensor::new(&value, &Device::Cpu).unwrap()));
+        let vb = VarBuilder::from_tensors(tensors.into(), DType::F32, &Device::Cpu);
+        let norm = BatchNorm::new(2, NormConfig { eps: 0., ..NormConfig::default() }, vb)?;
+        let y = norm.forward_t(&Tensor::new(&[[3f32, 5.]], &Device::Cpu)?, Activation::Identity, true)?;
+        assert!(norm.is_frozen() && !y.track_op());
+        assert_eq!(values(&y), [2., 5.]);
+        assert_eq!(values(&norm.running_mean), [1., 1.]);
+        Ok(())
+    }
+
+    #[test]
+    fn one_value_a_channel_is_an_error_in_training() -> Result<()> {
+        let norm = layer(&VarMap::new(), NormConfig::default())?;
+        let x = Tensor::zeros((1, 1, 1, 2), DType::F32, &Device::Cpu)?;
+        let error = norm.forward_t(&x, Activation::Relu, true).unwrap_err().to_string();
+        assert!(error.contains("at least two values a channel") && error.contains("freeze the norms"), "{error}");
+        norm.forward_t(&x, Activation::Relu, false)?;
+        Ok(())
+    }
+
+    #[test]
+    fn half_precision_keeps_f32_parameters() -> Result<()> {
+        let vars = VarMap::new();
+        let vb = VarBuilder::from_varmap(&vars, DType::BF16, &Device::Cpu);
+        let norm = BatchNorm::new(2, NormConfig::default(), vb)?;
+        let x = Tensor::new(&[[3f32, -4.], [1., 2.]], &Device::Cpu)?.to_dtype(DType::BF16)?;
+        for train in [true, false] {
+            let y = norm.forward_t(&x, Activation::Silu, train)?;
+            assert_eq!(y.dtype(), DType::BF16);
+            let gradients = y.to_dtype(DType::F32)?.sqr()?.sum_all()?.backward()?;
+            assert_eq!(gradients.get(&norm.weight).map(Tensor::dtype), Some(DType::F32));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn zero_init_starts_as_the_shortcut() -> Result<()> {
+        let norm = layer(&VarMap::new(), NormConfig { zero_init: true, ..NormConfig::default() })?;
+        let (x, shortcut) =
+            (Tensor::new(&[[1f32, 2.], [3., 5.]], &Device::Cpu)?, Tensor::ones((2, 2), DType::F32, &Device::Cpu)?);
+        let y = norm.forward_add_t(&x, &shortcut, Activation::Relu, true)?;
+        assert_eq!(values(&y), [1.; 4]);
+        let gradients = y.sum_all()?.backward()?;
+        assert!(gradients.get(&norm.weight).is_some() && gradients.get(&norm.bias).is_some());
+        Ok(())
+    }
+}

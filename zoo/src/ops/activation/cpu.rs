@@ -1,0 +1,86 @@
+use super::Activation;
+use crate::ops::node::{TASK, fill, record1, record2, values};
+use candle_core::{Device, Result, Tensor};
+use std::f32::consts::{FRAC_1_SQRT_2, TAU};
+
+pub(super) fn forward(x: &Tensor, activation: Activation) -> Result<Tensor> {
+    match activation {
+        Activation::Identity => Ok(x.clone()),
+        Activation::Relu => apply(x, |x| if x <= 0. { 0. } else { x }, |_, y| if y <= 0. { 0. } else { 1. }),
+        Activation::Silu => apply(x, |x| x * sigmoid(x), |x, _| sigmoid(x) * (1. + x * sigmoid(-x))),
+        Activation::Gelu => {
+            apply(x, |x| x * normal(x), |x, _| normal(x) + x * (-0.5 * x * x).exp() * (1. / TAU.sqrt()))
+        }
+        Activation::Sigmoid => apply(x, sigmoid, |_, y| y * (1. - y)),
+    }
+}
+
+pub(super) fn add_relu(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let (a, b) = (a.contiguous()?, b.contiguous()?);
+    let y = {
+        let (a, b) = (values(&a)?, values(&b)?);
+        let (a, b) = (&*a, &*b);
+        fill(a.len(), TASK, |task, y| {
+            let (a, b) = (&a[task * TASK..][..y.len()], &b[task * TASK..][..y.len()]);
+            for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
+                let sum = a + b;
+                *y = if sum <= 0. { 0. } else { sum };
+            }
+        })
+    };
+    let wants = [a.track_op(), b.track_op()];
+    record2("add_relu", [&a, &b], y, a.shape(), move |y, dy| {
+        let dx = {
+            let (y, dy) = (values(y)?, values(dy)?);
+            let (y, dy) = (&*y, &*dy);
+            fill(dy.len(), TASK, |task, dx| {
+                let (y, dy) = (&y[task * TASK..][..dx.len()], &dy[task * TASK..][..dx.len()]);
+                for ((dx, y), dy) in dx.iter_mut().zip(y).zip(dy) {
+                    *dx = if *y <= 0. { 0. } else { *dy };
+                }
+            })
+        };
+        let dx = Tensor::from_vec(dx, dy.shape(), &Device::Cpu)?;
+        Ok(wants.map(|wanted| wanted.then(|| dx.clone())))
+    })
+}
+
+/// `y = f(x)` with `dy / dx = derivative(x, y)`.
+fn apply(
+    x: &Tensor,
+    f: impl Fn(f32) -> f32 + Sync,
+    derivative: impl Fn(f32, f32) -> f32 + Send + Sync + 'static,
+) -> Result<Tensor> {
+    let x = x.contiguous()?;
+    let y = {
+        let x = values(&x)?;
+        let x = &*x;
+        fill(x.len(), TASK, |task, y| {
+            for (y, &x) in y.iter_mut().zip(&x[task * TASK..]) {
+                *y = f(x);
+            }
+        })
+    };
+    let saved = x.detach();
+    record1("activation", &x, y, x.shape(), move |y, dy| {
+        let (x, y, dy_values) = (values(&saved)?, values(y)?, values(dy)?);
+        let (x, y, dy_values) = (&*x, &*y, &*dy_values);
+        let dx = fill(x.len(), TASK, |task, dx| {
+            let at = task * TASK;
+            let (x, y, dy) = (&x[at..][..dx.len()], &y[at..][..dx.len()], &dy_values[at..][..dx.len()]);
+            for i in 0..dx.len() {
+                dx[i] = dy[i] * derivative(x[i], y[i]);
+            }
+        });
+        Ok([Some(Tensor::from_vec(dx, dy.shape(), &Device::Cpu)?)])
+    })
+}
+
+fn sigmoid(x: f32) -> f32 {
+    1. / (1. + (-x).exp())
+}
+
+/// The standard normal distribution function.
+fn normal(x: f32) -> f32 {
+    0.5 * (1. + candle_core::cpu::erf::erf_f32(x * FRAC_1_SQRT_2))
+}

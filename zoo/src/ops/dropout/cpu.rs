@@ -1,0 +1,21 @@
+use super::Mask;
+use crate::ops::node::{fill, record1, values};
+use candle_core::{Device, Result, Tensor};
+
+pub(super) fn apply(x: &Tensor, mask: Mask) -> Result<Tensor> {
+    let x = x.contiguous()?;
+    let samples = x.dims()[0];
+    let y = masked(&values(&x)?, samples, mask);
+    record1("dropout", &x, y, x.shape(), move |_, dy| {
+        let dx = masked(&values(dy)?, samples, mask);
+        Ok([Some(Tensor::from_vec(dx, dy.shape(), &Device::Cpu)?)])
+    })
+}
+
+fn masked(x: &[f32], samples: usize, mask: Mask) -> Vec<f32> {
+    let sample = (x.len() / samples.max(1)).max(1);
+    fill(x.len(), sample, |i, y| {
+        y.copy_from_slice(&x[i * sample..][..y.len()]);
+        mask.apply(i, y);
+    })
+}

@@ -1,0 +1,27 @@
+//! The fully connected layer.
+//!
+//! `y = x w^T + b`, so `dx = dy w`, `dw = dy^T x`, `db = sum of dy over the rows`.
+
+use candle_core::{Result, Tensor, bail};
+
+/// `x[N, in]` times `weight[out, in]` transposed, plus `bias[out]`: `[N, out]`.
+///
+/// # Errors
+/// Where the shapes do not fit.
+pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let (&[_, inputs], &[outputs, expected]) = (x.dims(), weight.dims()) else {
+        bail!("linear takes x[N, in] and weight[out, in], not {:?} and {:?}", x.shape(), weight.shape());
+    };
+    if inputs != expected || bias.is_some_and(|bias| bias.dims() != [outputs]) {
+        let bias = bias.map(Tensor::shape);
+        bail!("linear takes x[N, in], weight[out, in], bias[out], not {:?}, {:?}, {bias:?}", x.shape(), weight.shape());
+    }
+    let y = x.contiguous()?.matmul(&weight.t()?)?;
+    match bias {
+        Some(bias) => y.broadcast_add(bias),
+        None => Ok(y),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,34 @@
+//! The operations that training a convolutional network needs, one folder each: forward and backward,
+//! channels-last (`[N, .., C]`).
+//!
+//! An op has two implementations behind one door. `reference` is a composition of candle's operations:
+//! slow, any device, any float type, differentiated by candle itself; it is the oracle of the tests.
+//! `cpu` is f32 on the CPU, with its own derivative.
+//!
+//! Results do not depend on the number of threads: work is split over outputs, or over chunks of fixed
+//! size that are summed in a fixed order.
+
+pub mod activation;
+mod bins;
+pub mod dropout;
+pub mod linear;
+pub mod loss;
+mod node;
+pub mod norm;
+pub mod pool;
+pub mod scale;
+pub mod shortcut;
+pub mod upsample;
+
+#[cfg(test)]
+mod oracle;
+
+pub use activation::{Activation, add_activation};
+pub use dropout::{DropRate, drop_path, dropout};
+pub use linear::linear;
+pub use loss::{Target, cross_entropy};
+pub use norm::{BatchStatistics, Epilogue, batch_norm, batch_norm_with, group_norm};
+pub use pool::{AvgPool, MaxPool, adaptive_avg_pool, avg_pool, global_avg_pool, max_pool};
+pub use scale::scale;
+pub use shortcut::pad_shortcut;
+pub use upsample::upsample_nearest;

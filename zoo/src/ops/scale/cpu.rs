@@ -1,0 +1,54 @@
+use crate::ops::node::{TASK, fill_rows, record2, values};
+use candle_core::{Device, Result, Tensor};
+use rayon::prelude::*;
+
+pub(super) fn scale(x: &Tensor, s: &Tensor) -> Result<Tensor> {
+    let (x, s) = (x.contiguous()?, s.contiguous()?);
+    let y = product(&values(&x)?, &values(&s)?, s.dims2()?);
+    let wants = [x.track_op(), s.track_op()];
+    let (x_saved, s_saved) = (x.detach(), s.detach());
+    record2("scale", [&x, &s], y, x.shape(), move |_, dy| {
+        let (x, s, dy_values) = (values(&x_saved)?, values(&s_saved)?, values(dy)?);
+        let size = s_saved.dims2()?;
+        let dx = wants[0].then(|| Tensor::from_vec(product(&dy_values, &s, size), dy.shape(), &Device::Cpu));
+        let ds = wants[1].then(|| Tensor::from_vec(sums(&dy_values, &x, size), size, &Device::Cpu));
+        Ok([dx.transpose()?, ds.transpose()?])
+    })
+}
+
+fn product(x: &[f32], s: &[f32], (samples, channels): (usize, usize)) -> Vec<f32> {
+    let rows = x.len() / channels.max(1);
+    let per_sample = (rows / samples.max(1)).max(1);
+    fill_rows(rows, channels, |row, y| {
+        let (x, s) = (&x[row * channels..][..channels], &s[row / per_sample * channels..][..channels]);
+        for ((y, x), s) in y.iter_mut().zip(x).zip(s) {
+            *y = x * s;
+        }
+    })
+}
+
+/// The sums of `a * b` over the rows of each sample: pieces of a fixed number of rows in f32, their sums
+/// in f64.
+fn sums(a: &[f32], b: &[f32], (samples, channels): (usize, usize)) -> Vec<f32> {
+    let sample = (a.len() / samples.max(1)).max(1);
+    let piece = (TASK / channels.max(1)).clamp(1, 256) * channels.max(1);
+    let of_sample = |(a, b): (&[f32], &[f32])| {
+        let mut sums = vec![0f64; channels];
+        for (a, b) in a.chunks(piece).zip(b.chunks(piece)) {
+            let mut partial = vec![0f32; channels];
+            for (a, b) in a.chunks_exact(channels).zip(b.chunks_exact(channels)) {
+                for ((sum, a), b) in partial.iter_mut().zip(a).zip(b) {
+                    *sum += a * b;
+                }
+            }
+            sums.iter_mut().zip(&partial).for_each(|(sum, &partial)| *sum += f64::from(partial));
+        }
+        sums.into_iter().map(|sum| sum as f32).collect::<Vec<f32>>()
+    };
+    if channels == 0 {
+        return Vec::new();
+    }
+    let mut all = a.par_chunks(sample).zip(b.par_chunks(sample)).map(of_sample).collect::<Vec<_>>().concat();
+    all.resize(samples * channels, 0.);
+    all
+}

@@ -1,0 +1,25 @@
+//! Scaling the channels of each sample, the end of a channel attention: Hu et al., "Squeeze-and-Excitation
+//! Networks" (2017), equation 4.
+//!
+//! `y[n, i, c] = x[n, i, c] s[n, c]`, so `dx = dy s` and `ds[n, c] = sum of dy[n, i, c] x[n, i, c] over i`.
+
+mod cpu;
+mod reference;
+
+use crate::ops::node::in_main_memory;
+use candle_core::{Result, Tensor, bail};
+
+/// `x[N, .., C]` times `s[N, C]`.
+///
+/// # Errors
+/// Where the shapes do not fit.
+pub fn scale(x: &Tensor, s: &Tensor) -> Result<Tensor> {
+    let dims = x.dims();
+    if dims.len() < 2 || s.dims() != [dims[0], dims[dims.len() - 1]] {
+        bail!("scale takes [N, .., C] and [N, C], not {:?} and {:?}", x.shape(), s.shape());
+    }
+    if in_main_memory(&[x, s]) { cpu::scale(x, s) } else { reference::scale(x, s) }
+}
+
+#[cfg(test)]
+mod tests;

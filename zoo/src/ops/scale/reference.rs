@@ -1,0 +1,8 @@
+use candle_core::{Result, Tensor};
+
+pub(super) fn scale(x: &Tensor, s: &Tensor) -> Result<Tensor> {
+    let (samples, channels) = s.dims2()?;
+    let mut shape = vec![1; x.rank()];
+    (shape[0], shape[x.rank() - 1]) = (samples, channels);
+    x.broadcast_mul(&s.reshape(shape)?)
+}
