@@ -2,4 +2,7 @@
 
 mod it {
     mod registry;
+    mod resume;
+    mod toy;
+    mod train;
 }

@@ -3,7 +3,7 @@
 //! They are checked where they become something: a [`Source`] by `data::open`, transforms by
 //! `data::Pipeline::new`, the rest by `data::Loader`.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::path::PathBuf;
 use zoo::Interpolation;
 
@@ -230,8 +230,10 @@ pub enum TransformSpec {
     /// `(value / 255 - mean) / std` for each channel.
     Normalize {
         /// One for each channel, or one for all.
+        #[serde(serialize_with = "shortest")]
         mean: Vec<f32>,
         /// One for each channel, or one for all; above 0.
+        #[serde(serialize_with = "shortest")]
         std: Vec<f32>,
     },
     /// Overwrites a random rectangle of the normalised values (Zhong et al. 2017).
@@ -280,6 +282,7 @@ impl Default for PaddingMode {
 #[serde(rename_all = "snake_case")]
 pub enum Erase {
     /// This normalised value.
+    #[serde(serialize_with = "shortest_one")]
     Constant(f32),
     /// Standard normal noise, an own draw for each value.
     Random,
@@ -326,4 +329,17 @@ impl Default for LoaderOptions {
     fn default() -> Self {
         LoaderOptions { batch_size: 32, eval_batch_size: 64, workers: 1, prefetch: 2 }
     }
+}
+
+/// Writes 0.485 and not 0.48500001430511475, which is what an `f32` becomes in a `serde_json::Value`.
+fn shortest<S: Serializer>(values: &[f32], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(values.iter().map(|value| shortest_f64(*value)))
+}
+
+fn shortest_one<S: Serializer>(value: &f32, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(shortest_f64(*value))
+}
+
+fn shortest_f64(value: f32) -> f64 {
+    value.to_string().parse().expect("what Rust writes of a number, it reads")
 }

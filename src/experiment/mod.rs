@@ -17,6 +17,7 @@ pub use options::*;
 use crate::data::options::{Batchwise, DataOptions, LoaderOptions};
 use crate::error::{Error, Result};
 use resnet_codegen::diagnostic::Sources;
+use resnet_codegen::yaml::{self, Value};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -120,7 +121,12 @@ impl Experiment {
     /// Where another version wrote it and it says something else today.
     pub fn from_canonical(text: &str) -> Result<Self> {
         let wrong = |why: &str| Error::input(format!("the stored experiment cannot be read by this version: {why}"));
-        let experiment: Experiment = serde_json::from_str(text).map_err(|error| wrong(&error.to_string()))?;
+        let mut sources = Sources::default();
+        let file = sources.add("the stored experiment", text);
+        // JSON is YAML, and `serde_json` reads some long decimals one bit off.
+        let node = yaml::parse(&sources, file).map_err(|diagnostics| wrong(&diagnostics.render(&sources)))?;
+        let experiment: Experiment =
+            serde_json::from_value(json(node.value)).map_err(|error| wrong(&error.to_string()))?;
         if experiment.canonical() != text {
             return Err(wrong("it has other keys; run it again from its file"));
         }
@@ -148,9 +154,24 @@ impl Experiment {
         }
     }
 
-    /// `serde_json`'s maps are sorted. Through text, because a `Value` shows an `f32` with the digits of an `f64`.
-    fn to_json(&self) -> serde_json::Value {
-        let text = serde_json::to_string(self).expect("an experiment has text keys and finite numbers");
-        serde_json::from_str(&text).expect("JSON that was written a line above")
+    /// As [`canonical`](Self::canonical), before it becomes text; `serde_json`'s maps are sorted.
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::to_value(self).expect("an experiment has text keys and finite numbers")
+    }
+}
+
+fn json(value: Value) -> serde_json::Value {
+    match value {
+        Value::Null => serde_json::Value::Null,
+        Value::Bool(value) => value.into(),
+        Value::Int(value) => match (u64::try_from(value), i64::try_from(value)) {
+            (Ok(value), _) => value.into(),
+            (_, Ok(value)) => value.into(),
+            _ => (value as f64).into(),
+        },
+        Value::Float(value) => value.into(),
+        Value::Str(value) => value.into(),
+        Value::Seq(items) => items.into_iter().map(|item| json(item.value)).collect(),
+        Value::Map(entries) => entries.into_iter().map(|(key, node)| (key.name, json(node.value))).collect(),
     }
 }

@@ -226,9 +226,10 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// Whether `value` beats `best` by more than `min_delta`. NaN beats nothing.
+    /// Whether `value` beats `best` by more than `min_delta`. Any number beats NaN, which beats nothing.
     pub fn beats(self, value: f64, best: f64, min_delta: f64) -> bool {
         match self {
+            _ if best.is_nan() => !value.is_nan(),
             Mode::Min => value < best - min_delta,
             Mode::Max => value > best + min_delta,
         }

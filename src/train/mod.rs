@@ -1,7 +1,15 @@
 //! The training loop and its parts.
 
+pub mod checkpoint;
 pub mod ema;
 pub mod event;
+mod fit;
 pub mod optimizer;
 pub mod schedule;
+pub mod step;
+pub mod task;
 pub mod values;
+
+pub use checkpoint::Checkpoint;
+pub use fit::{Outcome, fit};
+pub use step::train_step;

@@ -2,6 +2,7 @@
 //! Each equals PyTorch's where PyTorch has it; `plateau` alone depends on what was measured.
 
 use crate::experiment::{Anneal, Length, Mode, PlateauOptions, ScheduleOptions, ScheduleShape};
+use crate::train::checkpoint::Exact;
 use serde::{Deserialize, Serialize};
 use std::f64::consts::PI;
 
@@ -69,29 +70,33 @@ fn cosine(from: f64, to: f64, progress: f64) -> f64 {
 /// torch's `ReduceLROnPlateau` with a relative threshold: what it has seen so far.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Plateau {
-    /// What the learning rate is multiplied with.
-    pub factor: f64,
-    best: Option<f64>,
+    factor: Exact,
+    best: Option<Exact>,
     bad_evaluations: u64,
     cooldown: u64,
 }
 
 impl Default for Plateau {
     fn default() -> Self {
-        Plateau { factor: 1., best: None, bad_evaluations: 0, cooldown: 0 }
+        Plateau { factor: Exact(1.), best: None, bad_evaluations: 0, cooldown: 0 }
     }
 }
 
 impl Plateau {
+    /// What the learning rate is multiplied with.
+    pub fn factor(&self) -> f64 {
+        self.factor.0
+    }
+
     /// Takes note of a new value of the watched metric; `lr` is the optimizer's own.
     pub fn observe(&mut self, value: f64, lr: f64, options: &PlateauOptions) {
         let threshold = options.threshold;
-        let better = self.best.is_none_or(|best| match options.mode {
+        let better = self.best.is_none_or(|Exact(best)| match options.mode {
             Mode::Min => value < best * (1. - threshold),
             Mode::Max => value > best * (1. + threshold),
         });
         if better {
-            self.best = Some(value);
+            self.best = Some(Exact(value));
             self.bad_evaluations = 0;
         } else {
             self.bad_evaluations += 1;
@@ -101,8 +106,11 @@ impl Plateau {
             self.bad_evaluations = 0;
         }
         if self.bad_evaluations > options.patience {
-            let reduced = (lr * self.factor * options.factor).max(options.min_lr);
-            self.factor = if lr > 0. { reduced.min(lr * self.factor) / lr } else { self.factor };
+            let now = lr * self.factor();
+            let reduced = (now * options.factor).max(options.min_lr).min(now);
+            if now > 0. {
+                self.factor = Exact(reduced / lr);
+            }
             self.cooldown = options.cooldown;
             self.bad_evaluations = 0;
         }
@@ -208,7 +216,7 @@ mod tests {
         let mut plateau = Plateau::default();
         for (value, expected) in values.into_iter().zip(expected) {
             plateau.observe(value, 0.1, &options);
-            let found = 0.1 * plateau.factor;
+            let found = 0.1 * plateau.factor();
             assert!((found - expected).abs() < 1e-9, "{found} instead of {expected}");
         }
     }
