@@ -1,7 +1,7 @@
 //! What every compiled model is: a [`Model`] with a [`ModelCard`].
 
 use candle_core::{Result, Tensor};
-use candle_nn::ModuleT;
+use candle_nn::{ModuleT, VarBuilder};
 
 /// A network that `zoo!` compiled.
 ///
@@ -28,6 +28,15 @@ impl Features {
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.0.iter().find(|(known, _)| *known == name).map(|(_, map)| map)
     }
+}
+
+/// A network in a table of networks: its card and how to build it.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    /// What the spec says.
+    pub card: &'static ModelCard,
+    /// Builds it with so many classes, reading or making its parameters; a headless network has none.
+    pub build: fn(usize, VarBuilder) -> Result<Box<dyn Model>>,
 }
 
 /// Facts about an architecture, all known when it was compiled.

@@ -96,7 +96,7 @@ impl Diagnostics {
         self.0.iter()
     }
 
-    /// `value` where there is one and no mistake was noted, else all mistakes, sorted by position.
+    /// `value` where there is one and no mistake was noted, else all mistakes, sorted by position, each once.
     ///
     /// # Errors
     /// The mistakes themselves.
@@ -109,6 +109,7 @@ impl Diagnostics {
             _ => {
                 assert!(!self.0.is_empty(), "a value is missing but nothing says why");
                 self.0.sort_by_key(|diagnostic| diagnostic.span);
+                self.0.dedup();
                 Err(self)
             }
         }
