@@ -8,6 +8,9 @@ pub mod params;
 pub mod random;
 pub mod weights;
 
+pub use candle_core;
+pub use candle_nn;
 pub use grad::no_grad;
-pub use model::{FeatureCard, Features, Interpolation, Model, ModelCard, Preprocess, WeightCard};
+pub use model::{Entry, FeatureCard, Features, Interpolation, Model, ModelCard, Preprocess, WeightCard};
 pub use params::Params;
+pub use resnet_macros::zoo;

@@ -301,12 +301,12 @@ fn columns<'a>(
             .help("the paper's have 4, its CIFAR networks 3");
         return None;
     }
-    if let (Some(depths), Some(stages)) = (depths_list, stages_list) {
-        if depths.len() != stages.len() {
-            let message = format!("`depths` has {} entries, but there are {} stages", depths.len(), stages.len());
-            diagnostics.error(span, message).help("give each stage one depth");
-            return None;
-        }
+    if let (Some(depths), Some(stages)) = (depths_list, stages_list)
+        && depths.len() != stages.len()
+    {
+        let message = format!("`depths` has {} entries, but there are {} stages", depths.len(), stages.len());
+        diagnostics.error(span, message).help("give each stage one depth");
+        return None;
     }
     let column = |index: usize| {
         let node = stages_list.map(|stages| &stages[index]);
@@ -328,7 +328,7 @@ fn stage(
     let default_stride = if index == 0 { 1 } else { 2 };
     let default_channels = 64 << index.min(10);
     let mut kernel = shared.kernel.clone();
-    let mut block = shared.block.clone();
+    let mut block = shared.block;
     let mut attention = shared.attention;
     let (mut depth, mut channels, mut stride, mut dilation) = (None, Some(default_channels), None, Some(1));
     let mut dilation_span = None;

@@ -8,11 +8,14 @@ mod block;
 mod card;
 mod layer;
 mod network;
+mod stub;
 
 use crate::Compiled;
 use proc_macro2::TokenStream;
 use quote::quote;
 use std::collections::BTreeSet;
+
+pub use stub::stub;
 
 /// The items of the module that a spec becomes. `krate` is the path of package `zoo` where the module
 /// will stand: `::zoo`, or `crate` inside it.
@@ -76,7 +79,7 @@ fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

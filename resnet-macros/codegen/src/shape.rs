@@ -224,6 +224,11 @@ impl<'a> Walk<'a> {
                     return None;
                 }
             }
+            Shortcut::Pad if stage.stride.iter().any(|stride| *stride != stage.stride[0]) => {
+                let message = "a padded shortcut has one stride for all axes".to_owned();
+                self.note(stage.span, message, &what, "write `stride: 2`, or use `downsample: conv`");
+                return None;
+            }
             Shortcut::Pad if out < x[0] => {
                 let message = format!("a padded shortcut cannot shrink {} channels to {out}", x[0]);
                 self.note(stage.span, message, &what, "use `downsample: conv`");
@@ -247,7 +252,7 @@ impl<'a> Walk<'a> {
             Op::Norm { zero_init: _, channels: _ } => {
                 let channels = x[0];
                 if let Some(groups) = self.spec.norm.groups
-                    && channels % groups != 0
+                    && !channels.is_multiple_of(groups)
                 {
                     let message = format!("{channels} channels do not split into {groups} groups of a norm");
                     self.note(layer.span, message, path, "choose `norm: {group: ..}` that divides every width");
@@ -302,7 +307,7 @@ impl<'a> Walk<'a> {
             return None;
         };
         let c_in = x[0];
-        if c_in % groups != 0 || c_out % groups != 0 {
+        if !c_in.is_multiple_of(groups) || !c_out.is_multiple_of(groups) {
             let message = format!("{c_in} -> {c_out} channels do not split into {groups} groups");
             self.note(at, message, path, "choose `groups` that divides both");
             return None;
@@ -473,7 +478,7 @@ pub fn reduced_channels(channels: usize, ratio: (usize, usize)) -> usize {
 pub fn eca_kernel(channels: usize) -> usize {
     let half = ((channels as f64).log2() + 1.0).abs() / 2.0;
     let kernel = half as usize;
-    (kernel + usize::from(kernel % 2 == 0)).max(3)
+    (kernel + usize::from(kernel.is_multiple_of(2))).max(3)
 }
 
 /// Input pixels a cell of the stem's output.
