@@ -1,0 +1,19 @@
+//! Grey and RGB, as Pillow's `convert("RGB")` and `convert("L")`.
+
+use super::Image;
+
+/// The image with 1 or 3 channels.
+pub(super) fn convert(image: Image, channels: usize) -> Image {
+    let pixels = match (image.channels, channels) {
+        (1, 3) => image.pixels.iter().flat_map(|&grey| [grey; 3]).collect(),
+        (3, 1) => image.pixels.chunks_exact(3).map(luma).collect(),
+        _ => return image,
+    };
+    Image::new(image.height, image.width, channels, pixels)
+}
+
+/// ITU-R 601-2 in Pillow's fixed point.
+fn luma(rgb: &[u8]) -> u8 {
+    let [r, g, b] = [rgb[0], rgb[1], rgb[2]].map(u32::from);
+    ((r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16) as u8
+}
