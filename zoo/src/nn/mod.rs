@@ -1,6 +1,7 @@
 //! Layers, one a file, as generated code uses them. Inside a network tensors are contiguous
 //! channels-last: `[N, H, W, C]`, `[N, D, H, W, C]`.
 
+mod conv;
 mod dropout;
 mod eca;
 mod layout;
@@ -10,6 +11,7 @@ mod pool;
 mod squeeze_excite;
 
 pub use crate::ops::{Activation, adaptive_avg_pool, add_activation, global_avg_pool, pad_shortcut};
+pub use conv::{Conv, Conv1d, Conv2d, Conv3d, ConvConfig};
 pub use dropout::{DropPath, Dropout};
 pub use eca::EfficientChannelAttention;
 pub use layout::{channels_first, channels_last};

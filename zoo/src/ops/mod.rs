@@ -9,12 +9,16 @@
 //! size that are summed in a fixed order.
 
 pub mod activation;
+pub mod bias;
 mod bins;
+pub mod conv;
 pub mod dropout;
+pub mod isa;
 pub mod linear;
 pub mod loss;
 mod node;
 pub mod norm;
+mod parallel;
 pub mod pool;
 pub mod scale;
 pub mod shortcut;
@@ -24,7 +28,10 @@ pub mod upsample;
 mod oracle;
 
 pub use activation::{Activation, add_activation};
+pub use bias::add_bias;
+pub use conv::{Geometry, conv};
 pub use dropout::{DropRate, drop_path, dropout};
+pub use isa::Isa;
 pub use linear::linear;
 pub use loss::{Target, cross_entropy};
 pub use norm::{BatchStatistics, Epilogue, batch_norm, batch_norm_with, group_norm};

@@ -1,0 +1,80 @@
+//! Convolution (cross-correlation, as in every framework) over one to three spatial dimensions.
+//!
+//! `y[n, q, o] = sum over taps t and channels c of x[n, q * stride - padding + t * dilation, c] * w[o, c, t]`
+//!
+//! Derivatives, with `g` the gradient of `y`:
+//! `dx[n, p, c] = sum over o and all (q, t) with q * stride - padding + t * dilation = p of g[n, q, o] * w[o, c, t]`
+//! `dw[o, c, t] = sum over n, q of g[n, q, o] * x[n, q * stride - padding + t * dilation, c]`
+
+mod cpu;
+mod problem;
+mod reference;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use problem::Problem;
+
+use super::Isa;
+use super::node::{in_main_memory, record2, values};
+use candle_core::{Device, Result, Tensor};
+
+/// How the windows of a convolution lie on its input; the kernel's size is the weight's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Geometry<const D: usize> {
+    /// Input positions from one window to the next.
+    pub stride: [usize; D],
+    /// Zeros added before and after each axis.
+    pub padding: [usize; D],
+    /// Input positions from one tap of a window to the next.
+    pub dilation: [usize; D],
+    /// Channels are cut into that many groups, which do not see each other.
+    pub groups: usize,
+}
+
+impl<const D: usize> Default for Geometry<D> {
+    /// Stride 1, no padding, no dilation, one group.
+    fn default() -> Self {
+        Geometry { stride: [1; D], padding: [0; D], dilation: [1; D], groups: 1 }
+    }
+}
+
+/// Convolves `x` with `weight`.
+///
+/// | `D` | `x` | `weight` | result |
+/// |---|---|---|---|
+/// | 1 | `f32[N, L, C]` | `f32[O, C / groups, K]` | `f32[N, L', O]` |
+/// | 2 | `f32[N, H, W, C]` | `f32[O, C / groups, KH, KW]` | `f32[N, H', W', O]` |
+/// | 3 | `f32[N, D, H, W, C]` | `f32[O, C / groups, KD, KH, KW]` | `f32[N, D', H', W', O]` |
+///
+/// Each output axis has `(in + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1` positions. A
+/// fully connected layer is the case `D = 1` with a kernel of 1: `x` as `[N, 1, C]`, `weight` as
+/// `[O, C, 1]`. Other float types and devices than f32 on the CPU are served by a slower composition of
+/// candle's operations. A gradient is computed only for an operand that descends from a `Var`.
+///
+/// # Errors
+/// Where shapes, types or the geometry do not fit together.
+pub fn conv<const D: usize>(x: &Tensor, weight: &Tensor, geometry: &Geometry<D>) -> Result<Tensor> {
+    let problem = Problem::new(x, weight, geometry)?;
+    if in_main_memory(&[x, weight]) {
+        on_cpu(Isa::chosen()?, problem, D, &x.contiguous()?, &weight.contiguous()?)
+    } else {
+        reference::conv(x, weight, &problem, D)
+    }
+}
+
+fn on_cpu(isa: Isa, problem: Problem, dims: usize, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let y = cpu::forward(isa, &problem, &values(x)?, &values(weight)?)?;
+    let wants = [x.track_op(), weight.track_op()];
+    let (x_saved, weight_saved) = (x.detach(), weight.detach());
+    record2("conv", [x, weight], y, problem.output_shape(dims), move |_, dy| {
+        let dx = || {
+            let dx = cpu::data_gradient(isa, &problem, &values(dy)?, &values(&weight_saved)?)?;
+            Tensor::from_vec(dx, x_saved.shape(), &Device::Cpu)
+        };
+        let dw = || {
+            let dw = cpu::weight_gradient(isa, &problem, &values(&x_saved)?, &values(dy)?)?;
+            Tensor::from_vec(dw, weight_saved.shape(), &Device::Cpu)
+        };
+        Ok([wants[0].then(dx).transpose()?, wants[1].then(dw).transpose()?])
+    })
+}

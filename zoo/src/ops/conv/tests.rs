@@ -1,0 +1,286 @@
+use super::*;
+use crate::random::{Key, Stream};
+use candle_core::{DType, Var};
+
+fn stream(name: &str, index: usize) -> Stream {
+    Stream::new(Key { seed: 7, stream: crate::random::stream_of(name), step: 0, index: index as u64 })
+}
+
+fn normal(stream: &mut Stream, shape: &[usize]) -> Result<Tensor> {
+    let values: Vec<f64> = (0..shape.iter().product()).map(|_| stream.normal()).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu)
+}
+
+/// A random small convolution: shapes of `x` and the weight, and the geometry.
+#[derive(Debug, Clone)]
+struct Case<const D: usize> {
+    x: Vec<usize>,
+    weight: Vec<usize>,
+    geometry: Geometry<D>,
+}
+
+impl<const D: usize> Case<D> {
+    fn new(stream: &mut Stream) -> Self {
+        let mut pick = |from: &[usize]| from[stream.below(from.len() as u64) as usize];
+        let axis_limit = [20, 9, 5][D - 1];
+        loop {
+            let (groups, group_channels, group_out) = match pick(&[0, 1, 2, 3, 4]) {
+                0 => (2, pick(&[1, 3, 4, 17, 33]), pick(&[1, 2, 5, 17, 40])),
+                1 => (pick(&[5, 17, 33]), 1, 1),
+                2 => (pick(&[6, 8, 64]), pick(&[1, 2, 4]), pick(&[1, 3, 4])),
+                _ => (1, pick(&[1, 3, 5, 17, 33, 64, 300]), pick(&[1, 3, 5, 17, 33, 64])),
+            };
+            let each = |pick: &mut dyn FnMut() -> usize| std::array::from_fn::<usize, D, _>(|_| pick());
+            let kernel = each(&mut || pick(&[1, 2, 3, 3, 4, 5, 7]));
+            let geometry = Geometry {
+                stride: each(&mut || pick(&[1, 1, 2, 3])),
+                padding: each(&mut || pick(&[0, 1, 2, 3])),
+                dilation: each(&mut || pick(&[1, 1, 2, 3])),
+                groups,
+            };
+            let input = each(&mut || 1 + pick(&(0..axis_limit).collect::<Vec<_>>()));
+            let x = [&[pick(&[1, 2, 9])], &input[..], &[groups * group_channels]].concat();
+            let weight = [&[groups * group_out, group_channels], &kernel[..]].concat();
+            let work = x.iter().product::<usize>() * weight.iter().product::<usize>() / (groups * group_channels);
+            if work < 20_000_000 && problem(&x, &weight, &geometry).is_ok() {
+                return Case { x, weight, geometry };
+            }
+        }
+    }
+}
+
+fn problem<const D: usize>(x: &[usize], weight: &[usize], geometry: &Geometry<D>) -> Result<Problem> {
+    let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::U8, &Device::Cpu);
+    Problem::new(&zeros(x)?, &zeros(weight)?, geometry)
+}
+
+/// Result, `dx` and `dw` of the reference in f64 for the loss `sum(y * g)`.
+fn oracle<const D: usize>(x: &Tensor, w: &Tensor, g: &Tensor, problem: &Problem) -> Result<[Vec<f64>; 3]> {
+    let (x, w) = (Var::from_tensor(x)?, Var::from_tensor(w)?);
+    let y = reference::conv(&x, &w, problem, D)?;
+    let gradients = (&y * g)?.sum_all()?.backward()?;
+    let of = |t: &Tensor| t.flatten_all()?.to_vec1::<f64>();
+    Ok([of(&y)?, of(gradients.get(&x).expect("x is a variable"))?, of(gradients.get(&w).expect("w is a variable"))?])
+}
+
+fn f32s(x: &Tensor) -> Result<Vec<f32>> {
+    x.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
+}
+
+/// The largest difference, in units of the root mean square of what is expected.
+fn error(got: &[f32], expected: &[f64]) -> f64 {
+    assert_eq!(got.len(), expected.len());
+    let scale = (expected.iter().map(|x| x * x).sum::<f64>() / expected.len().max(1) as f64).sqrt();
+    let worst = got.iter().zip(expected).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
+    if worst == 0.0 { 0.0 } else { worst / scale }
+}
+
+fn kernels_equal_the_reference<const D: usize>(cases: usize) -> Result<()> {
+    for index in 0..cases {
+        let mut stream = stream("kernels", index * 4 + D);
+        let case = Case::<D>::new(&mut stream);
+        let problem = problem(&case.x, &case.weight, &case.geometry)?;
+        let (x, w) = (normal(&mut stream, &case.x)?, normal(&mut stream, &case.weight)?);
+        let g = normal(&mut stream, problem.output_shape(D).dims())?;
+        let expected = oracle::<D>(&x, &w, &g, &problem)?;
+        let (x, w, g) = (f32s(&x)?, f32s(&w)?, f32s(&g)?);
+        for isa in Isa::available() {
+            let got = [
+                cpu::forward(isa, &problem, &x, &w)?,
+                cpu::data_gradient(isa, &problem, &g, &w)?,
+                cpu::weight_gradient(isa, &problem, &x, &g)?,
+            ];
+            for (what, (got, expected)) in ["y", "dx", "dw"].iter().zip(got.iter().zip(&expected)) {
+                let error = error(got, expected);
+                assert!(error < 2e-5, "{what} is off by {error:.1e} with {isa:?} in case {index}: {case:?}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn kernels_equal_the_reference_1d() -> Result<()> {
+    kernels_equal_the_reference::<1>(120)
+}
+
+#[test]
+fn kernels_equal_the_reference_2d() -> Result<()> {
+    kernels_equal_the_reference::<2>(160)
+}
+
+#[test]
+fn kernels_equal_the_reference_3d() -> Result<()> {
+    kernels_equal_the_reference::<3>(80)
+}
+
+/// Shapes of real networks that random small ones do not reach: several blocks of rows and of the reduction,
+/// maps so small that most taps lie in the padding, split sums.
+fn larger() -> Vec<Case<2>> {
+    let same = Geometry { padding: [1, 1], ..Geometry::default() };
+    let half = Geometry { stride: [2, 2], ..same };
+    let stem = Geometry { stride: [2, 2], padding: [3, 3], ..Geometry::default() };
+    let cases = [
+        ([2, 24, 24, 3], [64, 3, 7, 7], stem),
+        ([3, 17, 17, 64], [64, 64, 3, 3], same),
+        ([9, 7, 7, 96], [160, 96, 3, 3], same),
+        ([33, 4, 4, 64], [72, 64, 3, 3], half),
+        ([64, 2, 2, 130], [96, 130, 3, 3], same),
+        ([40, 1, 1, 256], [128, 256, 3, 3], same),
+        ([130, 1, 1, 512], [10, 512, 1, 1], Geometry::default()),
+        ([4, 15, 15, 64], [128, 64, 1, 1], Geometry { stride: [2, 2], ..Geometry::default() }),
+        ([4, 12, 12, 128], [128, 4, 3, 3], Geometry { groups: 32, ..same }),
+        ([4, 12, 12, 96], [96, 1, 3, 3], Geometry { groups: 96, ..half }),
+    ];
+    cases.map(|(x, weight, geometry)| Case { x: x.to_vec(), weight: weight.to_vec(), geometry }).to_vec()
+}
+
+#[test]
+fn kernels_equal_the_reference_on_real_shapes_and_bits_do_not_depend_on_threads() -> Result<()> {
+    let pools = [1, 2, 3]
+        .map(|threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be had"));
+    for (index, case) in larger().into_iter().enumerate() {
+        let problem = problem(&case.x, &case.weight, &case.geometry)?;
+        let mut stream = stream("larger", index);
+        let (x, w) = (normal(&mut stream, &case.x)?, normal(&mut stream, &case.weight)?);
+        let g = normal(&mut stream, problem.output_shape(2).dims())?;
+        let expected = oracle::<2>(&x, &w, &g, &problem)?;
+        let (x, w, g) = (f32s(&x)?, f32s(&w)?, f32s(&g)?);
+        for isa in Isa::available() {
+            let run = || -> Result<[Vec<f32>; 3]> {
+                Ok([
+                    cpu::forward(isa, &problem, &x, &w)?,
+                    cpu::data_gradient(isa, &problem, &g, &w)?,
+                    cpu::weight_gradient(isa, &problem, &x, &g)?,
+                ])
+            };
+            let one = pools[0].install(run)?;
+            for (got, expected) in one.iter().zip(&expected) {
+                let error = error(got, expected);
+                assert!(error < 2e-5, "off by {error:.1e} with {isa:?}: {problem:?}");
+            }
+            for pool in &pools[1..] {
+                let more = pool.install(run)?;
+                let same = one.iter().flatten().zip(more.iter().flatten()).all(|(a, b)| a.to_bits() == b.to_bits());
+                assert!(same, "{} threads change bits with {isa:?}: {problem:?}", pool.current_num_threads());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Central differences of the reference in f64 along one random direction at a time.
+#[test]
+fn gradients_of_the_reference_equal_finite_differences() -> Result<()> {
+    fn check<const D: usize>(cases: usize) -> Result<()> {
+        for index in 0..cases {
+            let mut stream = stream("differences", index * 4 + D);
+            let case = Case::<D>::new(&mut stream);
+            let problem = problem(&case.x, &case.weight, &case.geometry)?;
+            let (x, w) = (normal(&mut stream, &case.x)?, normal(&mut stream, &case.weight)?);
+            let g = normal(&mut stream, problem.output_shape(D).dims())?;
+            let [_, dx, dw] = oracle::<D>(&x, &w, &g, &problem)?;
+            let loss = |x: &Tensor, w: &Tensor| -> Result<f64> {
+                (reference::conv(x, w, &problem, D)? * &g)?.sum_all()?.to_scalar::<f64>()
+            };
+            for (of_x, gradient) in [(true, &dx), (false, &dw)] {
+                let direction = normal(&mut stream, if of_x { &case.x } else { &case.weight })?;
+                let step = (&direction * 1e-3)?;
+                let (up, down) = match of_x {
+                    true => (loss(&(&x + &step)?, &w)?, loss(&(&x - &step)?, &w)?),
+                    false => (loss(&x, &(&w + &step)?)?, loss(&x, &(&w - &step)?)?),
+                };
+                let slope: f64 =
+                    direction.flatten_all()?.to_vec1::<f64>()?.iter().zip(gradient).map(|(a, b)| a * b).sum();
+                let (measured, scale) = ((up - down) / 2e-3, gradient.iter().map(|d| d * d).sum::<f64>().sqrt());
+                assert!((measured - slope).abs() <= 1e-7 * scale.max(1.0), "{measured} is not {slope}: {case:?}");
+            }
+        }
+        Ok(())
+    }
+    check::<1>(15)?;
+    check::<2>(15)?;
+    check::<3>(10)
+}
+
+/// candle's forward is an independent oracle, where it can express the geometry.
+#[test]
+fn the_forward_equals_candles() -> Result<()> {
+    for (index, (channels, out, groups, kernel, stride, padding, dilation)) in [
+        (3, 8, 1, 7, 2, 3, 1),
+        (6, 4, 2, 3, 1, 1, 1),
+        (16, 16, 16, 3, 2, 1, 1),
+        (5, 7, 1, 3, 1, 2, 2),
+        (8, 9, 1, 1, 2, 0, 1),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut stream = stream("candle", index);
+        let x = normal(&mut stream, &[2, 13, 11, channels])?.to_dtype(DType::F32)?;
+        let w = normal(&mut stream, &[out, channels / groups, kernel, kernel])?.to_dtype(DType::F32)?;
+        let geometry = Geometry { stride: [stride; 2], padding: [padding; 2], dilation: [dilation; 2], groups };
+        let theirs = x.permute((0, 3, 1, 2))?.contiguous()?.conv2d(&w, padding, stride, dilation, groups)?;
+        let ours = conv(&x, &w, &geometry)?.permute((0, 3, 1, 2))?;
+        assert_eq!(ours.dims(), theirs.dims());
+        let worst = (ours - theirs)?.abs()?.max_all()?.to_scalar::<f32>()?;
+        assert!(worst < 1e-4, "off by {worst}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_door_records_a_graph_and_computes_only_gradients_that_are_wanted() -> Result<()> {
+    let mut stream = stream("door", 0);
+    let x = normal(&mut stream, &[2, 6, 5, 3])?.to_dtype(DType::F32)?;
+    let w = normal(&mut stream, &[4, 3, 3, 3])?.to_dtype(DType::F32)?;
+    let geometry = Geometry { stride: [2, 1], padding: [1, 1], ..Geometry::default() };
+    let (x_var, w_var) = (Var::from_tensor(&x)?, Var::from_tensor(&w)?);
+
+    let both = conv(&x_var, &w_var, &geometry)?.sqr()?.sum_all()?.backward()?;
+    assert_eq!(both.get(&x_var).expect("x is a variable").dims(), x.dims());
+    assert_eq!(both.get(&w_var).expect("w is a variable").dims(), w.dims());
+
+    let of_weight = conv(&x, &w_var, &geometry)?.sqr()?.sum_all()?.backward()?;
+    assert!(of_weight.get(&x).is_none() && of_weight.get(&w_var).is_some());
+    let of_x = conv(&x_var, &w, &geometry)?.sqr()?.sum_all()?.backward()?;
+    assert!(of_x.get(&x_var).is_some() && of_x.get(&w).is_none());
+    assert!(!conv(&x, &w, &geometry)?.track_op());
+
+    // f64 goes to the reference, and both agree; so do a transposed x and one that starts inside its buffer.
+    let wide = conv(&x.to_dtype(DType::F64)?, &w.to_dtype(DType::F64)?, &geometry)?.to_dtype(DType::F32)?;
+    let worst = (conv(&x, &w, &geometry)? - wide)?.abs()?.max_all()?.to_scalar::<f32>()?;
+    assert!(worst < 1e-5, "off by {worst}");
+    let second = conv(&x.narrow(0, 1, 1)?, &w, &geometry)?;
+    let worst = (conv(&x, &w, &geometry)?.narrow(0, 1, 1)? - second)?.abs()?.max_all()?.to_scalar::<f32>()?;
+    assert_eq!(worst, 0.0);
+    let transposed = x.transpose(1, 2)?.contiguous()?.transpose(1, 2)?;
+    let worst = (conv(&x, &w, &geometry)? - conv(&transposed, &w, &geometry)?)?.abs()?.max_all()?.to_scalar::<f32>()?;
+    assert_eq!(worst, 0.0);
+    Ok(())
+}
+
+#[test]
+fn an_empty_batch_gives_an_empty_result_and_a_zero_gradient() -> Result<()> {
+    let x = Tensor::zeros((0, 5, 5, 3), DType::F32, &Device::Cpu)?;
+    let w = Var::ones((4, 3, 3, 3), DType::F32, &Device::Cpu)?;
+    let y = conv(&x, &w, &Geometry::<2>::default())?;
+    assert_eq!(y.dims(), [0, 3, 3, 4]);
+    let gradients = y.sum_all()?.backward()?;
+    assert_eq!(gradients.get(&w).expect("w is a variable").abs()?.max_all()?.to_scalar::<f32>()?, 0.0);
+    Ok(())
+}
+
+#[test]
+fn a_convolution_that_reads_only_padding_is_zero() -> Result<()> {
+    let geometry = Geometry { stride: [7], padding: [3], ..Geometry::<1>::default() };
+    let (x, w) = (Var::ones((2, 1, 3), DType::F32, &Device::Cpu)?, Var::ones((4, 3, 1), DType::F32, &Device::Cpu)?);
+    let y = conv(&x, &w, &geometry)?;
+    assert_eq!(y.to_vec3::<f32>()?, vec![vec![vec![0.0; 4]]; 2]);
+    let gradients = y.sum_all()?.backward()?;
+    for variable in [&x, &w] {
+        let gradient = gradients.get(variable).expect("both are variables");
+        assert_eq!(gradient.abs()?.max_all()?.to_scalar::<f32>()?, 0.0);
+    }
+    Ok(())
+}
