@@ -1,8 +1,6 @@
 //! ResNets compiled from YAML, and what trains them.
 
 pub mod grad;
-#[cfg(feature = "hub")]
-pub mod hub;
 pub mod model;
 pub mod nn;
 pub mod ops;

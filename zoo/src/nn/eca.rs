@@ -1,6 +1,6 @@
 //! Efficient channel attention: Wang et al., "ECA-Net" (2019), as timm's `EcaModule`.
 
-use crate::grad::parameter;
+use super::conv::{Conv1d, ConvConfig};
 use crate::ops::{self, Activation};
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
@@ -9,11 +9,13 @@ use candle_nn::{Init, VarBuilder};
 /// convolution over the channels. Parameter `conv.weight[1, 1, k]`.
 #[derive(Debug, Clone)]
 pub struct EfficientChannelAttention {
-    weight: Tensor,
+    /// Of `k` taps, over the channels.
+    pub conv: Conv1d,
 }
 
 impl EfficientChannelAttention {
-    /// Reads or makes the parameter; the kernel is [`kernel_size`], a new one is uniform in `+-1 / sqrt(k)`.
+    /// Reads or makes the parameter; a new one is uniform in `+-1 / sqrt(k)`. `k` is the paper's equation 12
+    /// with gamma 2 and b 1: the odd number at or above `(log2(channels) + 1) / 2`, at least 3.
     ///
     /// # Errors
     /// Where `vb` has another shape.
@@ -21,7 +23,9 @@ impl EfficientChannelAttention {
         let kernel = kernel_size(channels);
         let bound = 1. / (kernel as f64).sqrt();
         let init = Init::Uniform { lo: -bound, up: bound };
-        Ok(EfficientChannelAttention { weight: vb.pp("conv").get_with_hints((1, 1, kernel), "weight", init)? })
+        let weight = vb.pp("conv").get_with_hints((1, 1, kernel), "weight", init)?;
+        let config = ConvConfig { padding: [kernel / 2], ..ConvConfig::new([kernel]) };
+        Ok(EfficientChannelAttention { conv: Conv1d { weight, bias: None, config } })
     }
 
     /// `x[N, spatial.., C]`, scaled.
@@ -30,17 +34,13 @@ impl EfficientChannelAttention {
     /// Where the shapes do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let means = ops::global_avg_pool(x)?;
-        let (weight, channels) = (parameter(&self.weight).flatten_all()?, means.dims()[1]);
-        let side = weight.elem_count() / 2;
-        let padded = means.pad_with_zeros(1, side, side)?;
-        let tap = |i| padded.narrow(1, i, channels)?.broadcast_mul(&weight.narrow(0, i, 1)?);
-        let gate = (1..weight.elem_count()).try_fold(tap(0)?, |sum, i| sum + tap(i)?)?;
+        // The channels become the length, of one channel.
+        let gate = self.conv.forward(&means.unsqueeze(2)?)?.squeeze(2)?;
         ops::scale(x, &Activation::Sigmoid.forward(&gate)?)
     }
 }
 
-/// The paper's equation 12 with gamma 2 and b 1: the odd number at or above `(log2(C) + 1) / 2`, at least 3.
-pub fn kernel_size(channels: usize) -> usize {
+fn kernel_size(channels: usize) -> usize {
     let t = ((channels.max(1) as f64).log2() + 1.) as usize / 2;
     (t | 1).max(3)
 }

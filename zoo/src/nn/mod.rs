@@ -4,6 +4,7 @@
 mod conv;
 mod dropout;
 mod eca;
+mod fpn;
 mod layout;
 mod linear;
 mod norm;
@@ -14,8 +15,12 @@ pub use crate::ops::{Activation, adaptive_avg_pool, add_activation, global_avg_p
 pub use conv::{Conv, Conv1d, Conv2d, Conv3d, ConvConfig};
 pub use dropout::{DropPath, Dropout};
 pub use eca::EfficientChannelAttention;
+pub use fpn::FeaturePyramid;
 pub use layout::{channels_first, channels_last};
 pub use linear::Linear;
 pub use norm::{BatchNorm, GroupNorm, NormConfig};
 pub use pool::{AvgPool, AvgPool1d, AvgPool2d, AvgPool3d, MaxPool, MaxPool1d, MaxPool2d, MaxPool3d};
 pub use squeeze_excite::SqueezeExcite;
+
+#[cfg(test)]
+mod tests;

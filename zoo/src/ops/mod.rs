@@ -25,7 +25,7 @@ pub mod shortcut;
 pub mod upsample;
 
 #[cfg(test)]
-mod oracle;
+pub(crate) mod oracle;
 
 pub use activation::{Activation, add_activation};
 pub use bias::add_bias;

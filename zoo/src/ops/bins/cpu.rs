@@ -149,9 +149,8 @@ fn max_of_box(x: &[f32], from: &Cells, [depth, height, width]: [Bin; 3], y: &mut
                 let x = cell(x, number, y.len());
                 for ((y, winner), &x) in y.iter_mut().zip(winners.iter_mut()).zip(x) {
                     // A NaN wins over everything, as in PyTorch: it must not vanish here.
-                    let wins = x > *y || x.is_nan();
-                    *y = if wins { x } else { *y };
-                    *winner = if wins { number as u32 } else { *winner };
+                    let wins = (x > *y) | x.is_nan();
+                    (*y, *winner) = if wins { (x, number as u32) } else { (*y, *winner) };
                 }
             }
         }
@@ -172,7 +171,9 @@ fn max_backward(dy: &[f32], winners: &[u32], plan: &Plan) -> Vec<f32> {
                         let at = (to.start(sample, d, h) + w) * channels;
                         let (dy, winners) = (&dy[at..][..channels], &winners[at..][..channels]);
                         for ((dx, dy), &winner) in dx.iter_mut().zip(dy).zip(winners) {
-                            *dx += if winner == number { *dy } else { 0. };
+                            // A bit mask: with an `if` the compiler makes a jump of it.
+                            let won = u32::from(winner == number).wrapping_neg();
+                            *dx += f32::from_bits(dy.to_bits() & won);
                         }
                     }
                 }

@@ -1,7 +1,8 @@
-//! The fully connected layer.
+//! The fully connected layer: a convolution with a kernel of one over a line of `N` cells.
 //!
 //! `y = x w^T + b`, so `dx = dy w`, `dw = dy^T x`, `db = sum of dy over the rows`.
 
+use super::{Geometry, add_bias, conv};
 use candle_core::{Result, Tensor, bail};
 
 /// `x[N, in]` times `weight[out, in]` transposed, plus `bias[out]`: `[N, out]`.
@@ -16,9 +17,9 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
         let bias = bias.map(Tensor::shape);
         bail!("linear takes x[N, in], weight[out, in], bias[out], not {:?}, {:?}, {bias:?}", x.shape(), weight.shape());
     }
-    let y = x.contiguous()?.matmul(&weight.t()?)?;
+    let y = conv::<1>(&x.unsqueeze(0)?, &weight.unsqueeze(2)?, &Geometry::default())?.squeeze(0)?;
     match bias {
-        Some(bias) => y.broadcast_add(bias),
+        Some(bias) => add_bias(&y, bias),
         None => Ok(y),
     }
 }
