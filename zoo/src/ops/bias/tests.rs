@@ -1,12 +1,13 @@
 use super::*;
+use crate::ops::oracle::normal;
 use candle_core::{DType, Var};
 
 #[test]
 fn the_kernel_equals_the_reference_forward_and_backward() -> Result<()> {
     for (rows, channels) in [(1, 1), (3, 5), (700, 64), (5000, 17)] {
-        let x = Var::randn(0f32, 1., (rows, channels), &Device::Cpu)?;
-        let bias = Var::randn(0f32, 1., channels, &Device::Cpu)?;
-        let weights = Tensor::randn(0f32, 1., (rows, channels), &Device::Cpu)?;
+        let x = Var::from_tensor(&normal(&[rows, channels], 0))?;
+        let bias = Var::from_tensor(&normal(&[channels], 1))?;
+        let weights = normal(&[rows, channels], 2);
         let (ours, oracle) = (add_bias(&x, &bias)?, reference::add_bias(&x, &bias)?);
         assert_eq!((&ours - &oracle)?.abs()?.max_all()?.to_scalar::<f32>()?, 0.0);
         let gradients = (&ours * &weights)?.sum_all()?.backward()?;
