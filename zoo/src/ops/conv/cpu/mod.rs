@@ -68,7 +68,8 @@ impl Problem {
 }
 
 /// The groups, cut into slabs of groups that are treated as one with a block-diagonal weight: small groups
-/// would leave most of a register tile empty.
+/// would leave most of a register tile empty. (Hence an infinite input of one group, times the zero beside
+/// the diagonal, shows as NaN in its slab's other groups too.)
 struct Slabs {
     count: usize,
     /// Groups in a slab.
@@ -92,10 +93,10 @@ impl Slabs {
         Slabs { count: problem.groups / merged, merged, source: merged * source, target: merged * target }
     }
 
-    /// Of `channels`, those in `group` of the slab, which has `size` channels.
-    fn joined(&self, channels: Range<usize>, size: usize, group: usize) -> Range<usize> {
-        let start = channels.start.max(group * size);
-        start..channels.end.min((group + 1) * size).max(start)
+    /// Of the slab's `channels`, those of `group`.
+    fn of_group(&self, group: usize, channels: usize) -> Range<usize> {
+        let size = channels / self.merged;
+        group * size..(group + 1) * size
     }
 }
 
@@ -255,12 +256,11 @@ fn blocks(pieces: &[Piece]) -> Vec<Range<usize>> {
 const PIXELS: usize = 192;
 
 /// Sums of a weight gradient, in numbers, that may be kept beside each other for ranges of pixels.
-const SPLIT_SUMS: usize = 1 << 20;
+const SPLIT_SUMS: usize = 1 << 21;
 
 fn dense_weight_gradient(isa: Isa, problem: &Problem, walk: &Walk, x: &[f32], dy: &[f32], dw: Disjoint) {
     let slabs = Slabs::new(isa, problem, Pass::Forward);
     let taps = walk.kernel_taps(problem.kernel);
-    let pieces = walk.pieces(slabs.source, slabs.count == 1, DEPTH);
     let depth = taps.len() * slabs.source;
     let len = slabs.count * depth * slabs.target;
 
@@ -268,6 +268,7 @@ fn dense_weight_gradient(isa: Isa, problem: &Problem, walk: &Walk, x: &[f32], dy
     let block = walk.block(PIXELS);
     let pixel_blocks = walk.len().div_ceil(block);
     let splits = (SPLIT_SUMS / len.max(1)).min(pixel_blocks).clamp(1, TASKS);
+    let pieces = walk.pieces(slabs.source, slabs.count == 1, DEPTH);
     let piece_parts = TASKS.div_ceil(splits * slabs.count).min(pieces.len()).max(1);
     let columns = isa.columns();
     let panels = slabs.target.div_ceil(columns);
@@ -431,32 +432,28 @@ impl WeightTask<'_> {
     /// Gathers what `rows` read under `piece` into `[tile, row, line]`. Returns the rows from the first to the
     /// last that reads anything.
     fn gather(&self, piece: &Piece, rows: &[Row], gathered: &mut [f32]) -> Option<Range<usize>> {
-        let line = self.isa.line();
-        let tiles = piece.len.div_ceil(self.isa.rows());
+        let (line, tiles) = (self.isa.line(), piece.len.div_ceil(self.isa.rows()));
+        let parts: Vec<Range<usize>> = (0..tiles).map(|i| part(piece.len, tiles, i)).collect();
         let (pitch, channel) = (self.slabs.source * self.slabs.count, self.slab * self.slabs.source);
         let mut read: Option<Range<usize>> = None;
         for (i, row) in rows.iter().enumerate() {
-            let source = self.walk.read(row, piece, pitch, channel);
-            if source.is_some() {
-                read = Some(read.map_or(i, |read| read.start)..i + 1);
-            }
-            for tile in 0..tiles {
-                let part = part(piece.len, tiles, tile);
-                let line = &mut gathered[(tile * rows.len() + i) * line..][..line];
-                match &source {
-                    // A whole line is copied where there is one: the kernel reads only the tile's rows of it.
-                    Some((0, range))
-                        if range.len() == piece.len && range.start + part.start + line.len() <= self.x.len() =>
-                    {
-                        line.copy_from_slice(&self.x[range.start + part.start..][..line.len()]);
+            let lines = gathered[i * line..].chunks_mut(rows.len() * line).map(|lines| &mut lines[..line]);
+            let Some((start, range)) = self.walk.read(row, piece, pitch, channel) else {
+                lines.for_each(|line| line.fill(0.0));
+                continue;
+            };
+            read = Some(read.map_or(i, |read| read.start)..i + 1);
+            // Whole lines are copied where there are any: the kernel reads only the tile's rows of them.
+            if range.len() == piece.len && range.start + parts[tiles - 1].start + line <= self.x.len() {
+                for (part, line) in parts.iter().zip(lines) {
+                    line.copy_from_slice(&self.x[range.start + part.start..][..line.len()]);
+                }
+            } else {
+                for (part, line) in parts.iter().zip(lines) {
+                    for (value, at) in line.iter_mut().zip(part.clone()) {
+                        let inside = at >= start && at < start + range.len();
+                        *value = if inside { self.x[range.start + at - start] } else { 0.0 };
                     }
-                    Some((start, range)) => {
-                        for (value, at) in line.iter_mut().zip(part) {
-                            let inside = at >= *start && at < start + range.len();
-                            *value = if inside { self.x[range.start + at - start] } else { 0.0 };
-                        }
-                    }
-                    None => line.fill(0.0),
                 }
             }
         }

@@ -28,46 +28,42 @@ pub(super) fn pack(
 ) {
     let depth = taps.len() * slabs.source;
     let panels = slabs.target.div_ceil(columns);
-    let (group_channels, group_out) = (problem.group_channels(), problem.group_out_channels());
-    let (source_group, target_group) = match pass {
-        Pass::Forward => (group_channels, group_out),
-        Pass::DataGradient => (group_out, group_channels),
-    };
-    let volume = problem.taps();
+    let (group_channels, group_out, volume) = (problem.group_channels(), problem.group_out_channels(), problem.taps());
     packed.par_chunks_mut(depth * columns).enumerate().for_each(|(chunk, packed)| {
         let (slab, panel) = (chunk / panels, chunk % panels);
         let targets = panel * columns..((panel + 1) * columns).min(slabs.target);
         if slabs.merged > 1 || targets.len() < columns {
             packed.fill(0.0);
         }
-        // One filter's taps, `[taps]` of the weight, go to one lane of the panel.
-        let mut put = |source: usize, target: usize| {
-            let group = slab * slabs.merged + source / source_group;
-            let (out, channel) = match pass {
-                Pass::Forward => (target % target_group, source % source_group),
-                Pass::DataGradient => (source % source_group, target % target_group),
+        for group in 0..slabs.merged {
+            let filters = &weight[(slab * slabs.merged + group) * group_out * group_channels * volume..];
+            let sources = slabs.of_group(group, slabs.source);
+            let group_targets = slabs.of_group(group, slabs.target);
+            let (first_out, first_channel) = match pass {
+                Pass::Forward => (group_targets.start, sources.start),
+                Pass::DataGradient => (sources.start, group_targets.start),
             };
-            let filter = &weight[((group * group_out + out) * group_channels + channel) * volume..][..volume];
-            let lane = target - targets.start;
-            for (i, &tap) in taps.iter().enumerate() {
-                packed[(i * slabs.source + source) * columns + lane] = filter[tap];
-            }
-        };
-        // The weight is read in its own order; a block's share of the panel stays in the first-level cache.
-        for first in (0..slabs.source).step_by(BLOCK) {
-            let sources = first..(first + BLOCK).min(slabs.source);
-            match pass {
-                Pass::Forward => {
-                    for target in targets.clone() {
-                        for source in slabs.joined(sources.clone(), source_group, target / target_group) {
-                            put(source, target);
-                        }
-                    }
-                }
-                Pass::DataGradient => {
-                    for source in sources {
-                        for target in slabs.joined(targets.clone(), target_group, source / source_group) {
-                            put(source, target);
+            let targets = group_targets.start.max(targets.start)..group_targets.end.min(targets.end);
+            // A block's share of the panel stays in the first-level cache, and the weight is read in its own
+            // order: output channel, input channel, tap.
+            for block in sources.clone().step_by(BLOCK) {
+                let sources = block..(block + BLOCK).min(sources.end);
+                let (outs, channels) = match pass {
+                    Pass::Forward => (&targets, &sources),
+                    Pass::DataGradient => (&sources, &targets),
+                };
+                for out in outs.clone() {
+                    for channel in channels.clone() {
+                        let filter = (out - first_out) * group_channels + channel - first_channel;
+                        let filter = &filters[filter * volume..][..volume];
+                        let (source, target) = match pass {
+                            Pass::Forward => (channel, out),
+                            Pass::DataGradient => (out, channel),
+                        };
+                        let mut at = source * columns + target - panel * columns;
+                        for &tap in taps {
+                            packed[at] = filter[tap];
+                            at += slabs.source * columns;
                         }
                     }
                 }
@@ -86,21 +82,23 @@ pub(super) fn unpack(problem: &Problem, slabs: &Slabs, taps: &[usize], sums: &[f
     let tasks = problem.out_channels.div_ceil(BLOCK);
     (0..tasks).into_par_iter().for_each(|task| {
         let outs = part(problem.out_channels, tasks, task);
-        let filters = group_channels * volume;
+        let out_len = group_channels * volume;
         // SAFETY: tasks own disjoint output channels.
-        let gradient = unsafe { gradient.slice(outs.start * filters..outs.end * filters) };
+        let gradient = unsafe { gradient.slice(outs.start * out_len..outs.end * out_len) };
         if taps.len() < volume {
             gradient.fill(0.0);
         }
-        for first in (0..group_channels).step_by(BLOCK) {
-            for out in outs.clone() {
+        for block in (0..group_channels).step_by(BLOCK) {
+            let channels = block..(block + BLOCK).min(group_channels);
+            for (out, filters) in outs.clone().zip(gradient.chunks_exact_mut(out_len)) {
                 let (slab, lane) = (out / slabs.target, out % slabs.target);
-                let channel_start = lane / group_out * group_channels;
-                for channel in first..(first + BLOCK).min(group_channels) {
-                    let filter = &mut gradient[((out - outs.start) * group_channels + channel) * volume..][..volume];
-                    for (i, &tap) in taps.iter().enumerate() {
-                        let row = (slab * taps.len() + i) * slabs.source + channel_start + channel;
-                        filter[tap] = sums[row * slabs.target + lane];
+                let first_row = slab * taps.len() * slabs.source + lane / group_out * group_channels;
+                let filters = filters[channels.start * volume..channels.end * volume].chunks_exact_mut(volume);
+                for (channel, filter) in channels.clone().zip(filters) {
+                    let mut at = (first_row + channel) * slabs.target + lane;
+                    for &tap in taps {
+                        filter[tap] = sums[at];
+                        at += slabs.source * slabs.target;
                     }
                 }
             }
