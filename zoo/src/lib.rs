@@ -2,6 +2,7 @@
 
 pub mod grad;
 pub mod model;
+pub mod models;
 pub mod nn;
 pub mod ops;
 pub mod params;

@@ -54,6 +54,7 @@ fn read(root: &Node, diagnostics: &mut Diagnostics) -> Option<Spec> {
     let doc = text(&mut fields, "doc", diagnostics);
     let dims = fields.get("dims").map_or(Some(2), |node| node.choice("`dims`", &[("2d", 2), ("3d", 3)], diagnostics));
     let dims = dims.unwrap_or(2);
+    let input_span = fields.key_span("input").unwrap_or(root.span);
     let input = fields.get("input").map_or_else(|| Some(default_input(dims)), |node| input(node, dims, diagnostics));
     let style = style(&mut fields, dims, diagnostics);
     let declared = fields.get("blocks").map(|node| block::declarations(node, diagnostics)).unwrap_or_default();
@@ -61,7 +62,7 @@ fn read(root: &Node, diagnostics: &mut Diagnostics) -> Option<Spec> {
     let first_channels = stages.as_ref().and_then(|(stages, _)| stages.first()).map_or(64, |stage| stage.channels);
     let c_in = input.as_ref().map_or(3, |input| input[0]);
     let stem = stem::read(&mut fields, c_in, first_channels, &style, root.span, diagnostics);
-    let top = top(&mut fields, diagnostics);
+    let top = top(&mut fields, dims, diagnostics);
     let drop_path = rate(&mut fields, "drop_path", diagnostics);
     let side = input.as_ref().map_or(224, |input| input[input.len() - 1]);
     let preprocess = fields.get("preprocess").map_or_else(
@@ -79,11 +80,13 @@ fn read(root: &Node, diagnostics: &mut Diagnostics) -> Option<Spec> {
         doc,
         dims,
         input: input?,
+        input_span,
         stem: stem?,
         blocks,
         stages,
         top: top?,
         norm: style.norm,
+        norm_span: style.norm_span,
         drop_path: drop_path?,
         preprocess: preprocess?,
         weights: weights?,
@@ -109,7 +112,7 @@ fn identifier_of(text: &str, at: Span, what: &str, diagnostics: &mut Diagnostics
         return None;
     }
     if syn::parse_str::<syn::Ident>(text).is_err() {
-        diagnostics.error(at, format!("{what} is not a Rust keyword")).help(format!("write `{text}_`, say, otherwise"));
+        diagnostics.error(at, format!("{what} is not a Rust keyword")).help(format!("write `my_{text}`, say"));
         return None;
     }
     Some(text.to_owned())
@@ -160,6 +163,7 @@ fn style(fields: &mut Fields<'_>, dims: usize, diagnostics: &mut Diagnostics) ->
         let read = fields.get(key).map(|node| node.size(&format!("`{key}`"), 1..=MAX_CHANNELS, diagnostics));
         read.flatten().unwrap_or(default)
     };
+    let norm_span = fields.key_span("norm").unwrap_or(fields.span);
     let norm = fields.get("norm").and_then(|node| norm(node, diagnostics));
     let activation = fields.get("activation").and_then(|node| node.choice("`activation`", &ACTIVATIONS, diagnostics));
     let expansion_span = fields.key_span("expansion");
@@ -168,6 +172,7 @@ fn style(fields: &mut Fields<'_>, dims: usize, diagnostics: &mut Diagnostics) ->
     Style {
         dims,
         norm: norm.unwrap_or(Norm { groups: None, eps: 1e-5, momentum: 0.1 }),
+        norm_span,
         activation: activation.unwrap_or(Activation::Relu),
         zero_init_last: boolean(fields, "zero_init_last", diagnostics),
         groups: count(fields, "groups", 1, diagnostics),
@@ -228,13 +233,13 @@ fn stages(
     let written = fields.get("stages");
     if depths.is_none() && written.is_none() {
         diagnostics
-            .error(fields.span, "a spec has `depths` or `stages`")
+            .error(fields.span, "the spec has neither `depths` nor `stages`")
             .help("add `depths: [3, 4, 6, 3]`: the blocks of each stage");
         return None;
     }
     if default_block.is_none() && written.is_none() {
         diagnostics
-            .error(fields.span, "a spec has a `block`")
+            .error(fields.span, "the spec has no `block`")
             .help(format!("add `block: basic`, or one of {}", block::listed(declared)));
         return None;
     }
@@ -304,7 +309,7 @@ fn columns<'a>(
     if let (Some(depths), Some(stages)) = (depths_list, stages_list)
         && depths.len() != stages.len()
     {
-        let message = format!("`depths` has {} entries, but there are {} stages", depths.len(), stages.len());
+        let message = format!("`depths` has {} entries, `stages` has {}", depths.len(), stages.len());
         diagnostics.error(span, message).help("give each stage one depth");
         return None;
     }
@@ -343,7 +348,7 @@ fn stage(
                     .help("write `depths` or `stages`, or `depth` in each stage");
             }
         } else if column.depth.is_none() {
-            diagnostics.error(node.span, "a stage has a `depth`").help("add `depth: 3`: its number of blocks");
+            diagnostics.error(node.span, "the stage has no `depth`").help("add `depth: 3`: its number of blocks");
         }
         if let Some(node) = fields.get("channels") {
             channels = node.size("`channels`", 1..=MAX_CHANNELS, diagnostics);
@@ -366,7 +371,7 @@ fn stage(
         }
         if block.is_none() && shared.block.is_none() && fields.key_span("block").is_none() {
             diagnostics
-                .error(node.span, "a stage has a `block` where the spec has none")
+                .error(node.span, "neither the stage nor the spec has a `block`")
                 .help(format!("add `block: basic`, or one of {}", block::listed(planner.declared())));
         }
         fields.close(diagnostics);
@@ -394,7 +399,7 @@ fn attention(node: &Node, diagnostics: &mut Diagnostics) -> Option<(Attention, O
     block::attention(node, diagnostics).map(|attention| (attention, Some(node.span)))
 }
 
-fn top(fields: &mut Fields<'_>, diagnostics: &mut Diagnostics) -> Option<Top> {
+fn top(fields: &mut Fields<'_>, dims: usize, diagnostics: &mut Diagnostics) -> Option<Top> {
     let dropout_span = fields.key_span("dropout");
     let dropout = rate(fields, "dropout", diagnostics);
     let head = fields.get("head");
@@ -405,6 +410,10 @@ fn top(fields: &mut Fields<'_>, diagnostics: &mut Diagnostics) -> Option<Top> {
             diagnostics
                 .error(head.span, "a spec with a neck has no head: its feature maps are the result")
                 .help("write `head: none`, or remove the neck");
+            None
+        }
+        (Some(neck), _) if dims == 3 => {
+            diagnostics.error(neck.span, "a feature pyramid is 2d").help("remove `dims: 3d` or the neck");
             None
         }
         (Some(neck), _) => pyramid(neck, diagnostics),

@@ -4,6 +4,9 @@
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use std::fmt;
 
+/// Most mistakes whose text is shown: a file with more is not a spec with slips but another kind of file.
+const MAX_SHOWN: usize = 50;
+
 /// A piece of one source file, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span {
@@ -122,13 +125,18 @@ impl Diagnostics {
 
     /// As [`render`](Self::render), one text a mistake: `zoo!` reports each on its own.
     pub fn render_each(&self, sources: &Sources) -> Vec<String> {
-        self.0.iter().map(|diagnostic| diagnostic.render(sources, &Renderer::plain())).collect()
+        self.render_with(sources, &Renderer::plain())
     }
 
     /// As [`render`](Self::render), in colour for a terminal.
     pub fn render_styled(&self, sources: &Sources) -> String {
-        let each = self.0.iter().map(|diagnostic| diagnostic.render(sources, &Renderer::styled()));
-        each.collect::<Vec<_>>().join("\n\n")
+        self.render_with(sources, &Renderer::styled()).join("\n\n")
+    }
+
+    fn render_with(&self, sources: &Sources, renderer: &Renderer) -> Vec<String> {
+        let shown = self.0.iter().take(MAX_SHOWN).map(|diagnostic| diagnostic.render(sources, renderer));
+        let more = self.0.len().saturating_sub(MAX_SHOWN);
+        shown.chain((more > 0).then(|| format!("error: {more} more mistakes"))).collect()
     }
 }
 

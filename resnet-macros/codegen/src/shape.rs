@@ -155,6 +155,11 @@ impl<'a> Walk<'a> {
     }
 
     fn network(&mut self, input: &[usize]) -> Option<Summary> {
+        if elements(input) > MAX_ELEMENTS {
+            let message = format!("the input has {} elements, more than {MAX_ELEMENTS}", elements(input));
+            self.note(self.spec.input_span, message, &sizes(input), "make it smaller");
+            return None;
+        }
         let ones = vec![1; self.spec.dims];
         let prefix = self.spec.prefix();
         let scope =
@@ -255,7 +260,7 @@ impl<'a> Walk<'a> {
                     && !channels.is_multiple_of(groups)
                 {
                     let message = format!("{channels} channels do not split into {groups} groups of a norm");
-                    self.note(layer.span, message, path, "choose `norm: {group: ..}` that divides every width");
+                    self.note(self.spec.norm_span, message, path, "choose a number of groups that divides every width");
                     return None;
                 }
                 let kind = match self.spec.norm.groups {

@@ -17,6 +17,8 @@ pub struct Spec {
     pub dims: usize,
     /// Channels, then the spatial size: `[3, 224, 224]`.
     pub input: Vec<usize>,
+    /// Where it is written.
+    pub input_span: Span,
     /// The layers before the first stage, as fields of the network.
     pub stem: Vec<Layer>,
     /// The distinct blocks that the stages are made of.
@@ -27,6 +29,8 @@ pub struct Spec {
     pub top: Top,
     /// The normalisation of every norm layer.
     pub norm: Norm,
+    /// Where it is written.
+    pub norm_span: Span,
     /// Stochastic depth: the rate of the last block; it grows linearly from 0 at the first.
     pub drop_path: f64,
     /// How to prepare an image for evaluation.

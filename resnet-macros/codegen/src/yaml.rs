@@ -123,9 +123,9 @@ fn explain(message: &str) -> Explained {
     } else if message.contains("non-finite float") {
         ("the number is not finite".to_owned(), Some("write a finite number"))
     } else if message.contains("depth") || message.contains("recursion") {
-        (format!("nested deeper than {MAX_DEPTH} levels"), None)
+        (format!("nested deeper than {MAX_DEPTH} levels"), Some("write it flatter"))
     } else {
-        (format!("not valid YAML: {message}"), None)
+        (format!("not valid YAML: {message}"), Some("look for an open bracket or quote, or a wrong indent"))
     };
     Explained { message, help }
 }

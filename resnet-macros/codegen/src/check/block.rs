@@ -10,6 +10,8 @@ use crate::yaml::{Node, Value};
 pub(super) struct Style {
     pub dims: usize,
     pub norm: Norm,
+    /// Where it is written.
+    pub norm_span: Span,
     pub activation: Activation,
     pub zero_init_last: bool,
     pub groups: usize,
@@ -395,7 +397,14 @@ impl Build<'_> {
             ("2", self.spatial(width, width, !first, true), width),
             ("3", self.pointwise(width, out, false), out),
         ];
-        Some(self.built_in("Bottleneck", self.style.expansion.map_or(4, |(expansion, _)| expansion), branch))
+        let expansion = self.style.expansion.map_or(4, |(expansion, _)| expansion);
+        let mut block = self.built_in("Bottleneck", expansion, branch);
+        if let (Some(span), Some(grouped)) =
+            (self.style.groups_span, block.layers.iter_mut().find(|layer| layer.name == "conv2"))
+        {
+            grouped.span = span;
+        }
+        Some(block)
     }
 
     /// `planes * width_per_group / 64 * groups`, the inner width of ResNeXt and Wide ResNet.
@@ -699,46 +708,32 @@ impl Build<'_> {
         let before = diagnostics.len();
         if let Some(settings) = settings {
             let mut fields = Fields::open(settings, "`conv`", diagnostics)?;
-            if let Some(node) = fields.get("channels") {
-                conv.c_out = self.channels(node, diagnostics)?;
+            if let Some(c_out) = fields.get("channels").and_then(|node| self.channels(node, diagnostics)) {
+                conv.c_out = c_out;
             }
             let padding = fields.get("padding");
-            if let Some(node) = padding {
-                conv.padding = Some(sizes(node, "`padding`", 0..=64, dims, diagnostics)?);
-            }
+            conv.padding = padding.and_then(|node| sizes(node, "`padding`", 0..=64, dims, diagnostics));
             if let Some(node) = fields.get("kernel").filter(|node| !is_block(node)) {
-                let read = if padding.is_some() { kernel_sizes } else { odd_sizes };
-                conv.kernel = read(node, dims, diagnostics)?.into_iter().map(Extent::Fixed).collect();
                 own_kernel = true;
+                let read = if padding.is_some() { kernel_sizes } else { odd_sizes };
+                if let Some(sizes) = read(node, dims, diagnostics) {
+                    conv.kernel = sizes.into_iter().map(Extent::Fixed).collect();
+                }
             }
-            if let Some(node) = fields.get("stride") {
-                conv.stride = self.extents(node, "`stride`", 1..=8, Extent::Stride, diagnostics)?;
+            if let Some(node) = fields.get("stride")
+                && let Some(stride) = self.extents(node, "`stride`", 1..=8, Extent::Stride, diagnostics)
+            {
+                conv.stride = stride;
             }
-            if let Some(node) = fields.get("dilation") {
-                conv.dilation = if is_block(node) {
-                    self.uses.dilation = true;
-                    let dilation = if chain.dilated { Extent::Dilation } else { Extent::FirstDilation };
-                    chain.dilated = true;
-                    self.dilation(dilation)
-                } else {
-                    self.dilation(Extent::Fixed(node.size("`dilation`", 1..=64, diagnostics)?))
-                };
+            if let Some(node) = fields.get("dilation")
+                && let Some(dilation) = self.declared_dilation(node, chain, diagnostics)
+            {
+                conv.dilation = dilation;
             }
-            if let Some(node) = fields.get("groups") {
-                conv.groups = match &node.value {
-                    Value::Str(word) if word == "depthwise" => conv.c_in,
-                    _ if is_block(node) => {
-                        self.uses.groups = true;
-                        Width::fixed(self.style.groups)
-                    }
-                    Value::Str(_) => {
-                        diagnostics
-                            .error(node.span, "`groups` is a number, `block` or `depthwise`")
-                            .help("write `groups: depthwise` for one group a channel");
-                        return None;
-                    }
-                    _ => Width::fixed(node.size("`groups`", 1..=super::MAX_CHANNELS, diagnostics)?),
-                };
+            if let Some(node) = fields.get("groups")
+                && let Some(groups) = self.declared_groups(node, conv.c_in, diagnostics)
+            {
+                conv.groups = groups;
             }
             conv.bias = super::boolean(&mut fields, "bias", diagnostics);
             fields.close(diagnostics);
@@ -749,6 +744,38 @@ impl Build<'_> {
             return None;
         }
         Some(if self.split && !own_kernel { self.split(conv) } else { Op::Conv(conv) })
+    }
+
+    fn declared_dilation(
+        &mut self,
+        node: &Node,
+        chain: &mut Chain,
+        diagnostics: &mut Diagnostics,
+    ) -> Option<Vec<Extent>> {
+        if !is_block(node) {
+            return node.size("`dilation`", 1..=64, diagnostics).map(|size| self.dilation(Extent::Fixed(size)));
+        }
+        self.uses.dilation = true;
+        let dilation = if chain.dilated { Extent::Dilation } else { Extent::FirstDilation };
+        chain.dilated = true;
+        Some(self.dilation(dilation))
+    }
+
+    fn declared_groups(&mut self, node: &Node, c_in: Width, diagnostics: &mut Diagnostics) -> Option<Width> {
+        match &node.value {
+            Value::Str(word) if word == "depthwise" => Some(c_in),
+            Value::Str(word) if word == "block" => {
+                self.uses.groups = true;
+                Some(Width::fixed(self.style.groups))
+            }
+            Value::Str(_) => {
+                diagnostics
+                    .error(node.span, "`groups` is a number, `block` or `depthwise`")
+                    .help("write `groups: depthwise` for one group a channel");
+                None
+            }
+            _ => node.size("`groups`", 1..=super::MAX_CHANNELS, diagnostics).map(Width::fixed),
+        }
     }
 
     fn declared_pool(&self, variant: &Variant<'_>, diagnostics: &mut Diagnostics) -> Option<Op> {
