@@ -8,8 +8,10 @@ use candle_nn::{Init, VarBuilder};
 /// `y = x weight^T + bias`, as `torch.nn.Linear`: parameters `weight[out, in]`, `bias[out]`.
 #[derive(Debug, Clone)]
 pub struct Linear {
-    weight: Tensor,
-    bias: Tensor,
+    /// `f32[out, in]`.
+    pub weight: Tensor,
+    /// `f32[out]`.
+    pub bias: Tensor,
 }
 
 impl Linear {

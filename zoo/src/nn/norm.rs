@@ -29,11 +29,16 @@ impl Default for NormConfig {
 /// Where the running statistics are not `Var`s, it is frozen: it normalises with them in training too.
 #[derive(Debug, Clone)]
 pub struct BatchNorm {
-    weight: Tensor,
-    bias: Tensor,
-    running_mean: Tensor,
-    running_var: Tensor,
-    config: NormConfig,
+    /// `f32[C]`.
+    pub weight: Tensor,
+    /// `f32[C]`.
+    pub bias: Tensor,
+    /// `f32[C]`.
+    pub running_mean: Tensor,
+    /// `f32[C]`, unbiased.
+    pub running_var: Tensor,
+    /// What it was built with.
+    pub config: NormConfig,
 }
 
 impl BatchNorm {
@@ -97,10 +102,14 @@ impl BatchNorm {
 /// Group norm of `[N, .., C]`, as `torch.nn.GroupNorm`: parameters `weight`, `bias`.
 #[derive(Debug, Clone)]
 pub struct GroupNorm {
-    weight: Tensor,
-    bias: Tensor,
-    groups: usize,
-    eps: f64,
+    /// `f32[C]`.
+    pub weight: Tensor,
+    /// `f32[C]`.
+    pub bias: Tensor,
+    /// Equal runs of channels.
+    pub groups: usize,
+    /// Added to the variance.
+    pub eps: f64,
 }
 
 impl GroupNorm {
@@ -240,6 +249,19 @@ mod tests {
             let gradients = y.to_dtype(DType::F32)?.sqr()?.sum_all()?.backward()?;
             assert_eq!(gradients.get(&norm.weight).map(Tensor::dtype), Some(DType::F32));
         }
+        Ok(())
+    }
+
+    #[test]
+    fn group_norm_learns_both_parameters() -> Result<()> {
+        let vars = VarMap::new();
+        let vb = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu);
+        assert!(GroupNorm::new(3, 4, NormConfig::default(), vb.clone()).is_err());
+        let norm = GroupNorm::new(2, 4, NormConfig::default(), vb)?;
+        let x = Tensor::new(&[[1f32, 2., 3., 5.]], &Device::Cpu)?;
+        assert_eq!(values(&norm.forward_t(&x, Activation::Relu, true)?).iter().filter(|&&y| y > 0.).count(), 2);
+        let gradients = norm.forward_add_t(&x, &x, Activation::Gelu, true)?.sum_all()?.backward()?;
+        assert!(gradients.get(&norm.weight).is_some() && gradients.get(&norm.bias).is_some());
         Ok(())
     }
 

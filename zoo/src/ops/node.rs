@@ -66,11 +66,10 @@ pub(crate) fn fill(len: usize, piece: usize, write: impl Fn(usize, &mut [f32]) +
     out
 }
 
-/// [`fill`] by rows of `row` values: `write` gets the row's number. A task takes as many rows as
-/// make [`TASK`] values.
-pub(crate) fn fill_rows(rows: usize, row: usize, write: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
-    let row = row.max(1);
-    let per_task = (TASK / row).max(1);
+/// [`fill`] by rows of `row` values, at least one: `write` gets the row's number. A task takes as many
+/// rows as read [`TASK`] values, of `reads` altogether.
+pub(crate) fn fill_rows(rows: usize, row: usize, reads: usize, write: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
+    let per_task = (TASK / row.max(reads / rows.max(1))).max(1);
     fill(rows * row, per_task * row, |task, piece| {
         for (i, out) in piece.chunks_exact_mut(row).enumerate() {
             write(task * per_task + i, out);

@@ -70,12 +70,12 @@ fn add(sum: &mut [f32], x: &[f32]) {
 fn mean_forward(x: &[f32], plan: &Plan) -> Vec<f32> {
     let (from, to, channels) = (Cells::input(plan), Cells::output(plan), plan.channels);
     let [depths, heights, widths] = plan.axes.each_ref().map(|axis| &axis.bins);
-    fill_rows(to.rows(plan), to.width * channels, |row, out| {
+    fill_rows(to.rows(plan), to.width * channels, x.len(), |row, out| {
         let [sample, d, h] = to.row(row);
         let (depth, height) = (depths[d], heights[h]);
         // Sums of sums: rows first, so that a large box loses no more digits than its side.
         let mut line = vec![0.; channels];
-        for (out, width) in out.chunks_exact_mut(channels.max(1)).zip(widths) {
+        for (out, width) in out.chunks_exact_mut(channels).zip(widths) {
             for d in depth.start..depth.end {
                 for h in height.start..height.end {
                     let start = from.start(sample, d, h);
@@ -100,9 +100,9 @@ fn mean_backward(dy: &[f32], plan: &Plan) -> Vec<f32> {
     let (from, to, channels) = (Cells::input(plan), Cells::output(plan), plan.channels);
     let [depths, heights, widths] = plan.axes.each_ref().map(|axis| &axis.bins);
     let [over_depth, over_height, over_width] = plan.axes.each_ref().map(Axis::covering);
-    fill_rows(from.rows(plan), from.width * channels, |row, dx| {
+    fill_rows(from.rows(plan), from.width * channels, dy.len(), |row, dx| {
         let [sample, d, h] = from.row(row);
-        for (dx, over_width) in dx.chunks_exact_mut(channels.max(1)).zip(&over_width) {
+        for (dx, over_width) in dx.chunks_exact_mut(channels).zip(&over_width) {
             for d in over_depth[d].clone() {
                 for h in over_height[h].clone() {
                     for w in over_width.clone() {
@@ -121,7 +121,7 @@ fn mean_backward(dy: &[f32], plan: &Plan) -> Vec<f32> {
 fn max_forward(x: &[f32], plan: &Plan) -> (Vec<f32>, Vec<u32>) {
     let (from, to, channels) = (Cells::input(plan), Cells::output(plan), plan.channels);
     let [depths, heights, widths] = plan.axes.each_ref().map(|axis| &axis.bins);
-    let row_len = (to.width * channels).max(1);
+    let row_len = to.width * channels;
     let (mut y, mut winners) = (vec![0.; to.rows(plan) * row_len], vec![0u32; to.rows(plan) * row_len]);
     let per_task = (TASK / row_len).max(1);
     y.par_chunks_mut(row_len * per_task).zip(winners.par_chunks_mut(row_len * per_task)).enumerate().for_each(
@@ -129,7 +129,7 @@ fn max_forward(x: &[f32], plan: &Plan) -> (Vec<f32>, Vec<u32>) {
             for (i, (y, winners)) in y.chunks_mut(row_len).zip(winners.chunks_mut(row_len)).enumerate() {
                 let [sample, d, h] = to.row(task * per_task + i);
                 let sample = from.start(sample, 0, 0);
-                let cells = y.chunks_exact_mut(channels.max(1)).zip(winners.chunks_exact_mut(channels.max(1)));
+                let cells = y.chunks_exact_mut(channels).zip(winners.chunks_exact_mut(channels));
                 for ((y, winners), width) in cells.zip(widths) {
                     max_of_box(&x[sample * channels..], &from, [depths[d], heights[h], *width], y, winners);
                 }
@@ -160,10 +160,10 @@ fn max_of_box(x: &[f32], from: &Cells, [depth, height, width]: [Bin; 3], y: &mut
 fn max_backward(dy: &[f32], winners: &[u32], plan: &Plan) -> Vec<f32> {
     let (from, to, channels) = (Cells::input(plan), Cells::output(plan), plan.channels);
     let [over_depth, over_height, over_width]: [Vec<Range<usize>>; 3] = plan.axes.each_ref().map(Axis::covering);
-    fill_rows(from.rows(plan), from.width * channels, |row, dx| {
+    fill_rows(from.rows(plan), from.width * channels, dy.len(), |row, dx| {
         let [sample, d, h] = from.row(row);
         let first = from.start(0, d, h);
-        for (w, (dx, over_width)) in dx.chunks_exact_mut(channels.max(1)).zip(&over_width).enumerate() {
+        for (w, (dx, over_width)) in dx.chunks_exact_mut(channels).zip(&over_width).enumerate() {
             let number = (first + w) as u32;
             for d in over_depth[d].clone() {
                 for h in over_height[h].clone() {

@@ -90,5 +90,11 @@ pub(crate) fn spatial<const D: usize>(op: &str, x: &Tensor) -> Result<[usize; D]
     if x.rank() != D + 2 {
         bail!("{op} in {D}d takes [N, spatial.., C] with {D} spatial axes, not {:?}", x.shape());
     }
+    if x.dims()[D + 1] == 0 {
+        bail!("{op} takes at least one channel, not {:?}", x.shape());
+    }
+    if !x.dtype().is_float() {
+        bail!("{op} takes floats, not {:?}: convert the input", x.dtype());
+    }
     Ok(std::array::from_fn(|axis| x.dims()[axis + 1]))
 }

@@ -133,6 +133,9 @@ fn check(op: &str, x: &Tensor, affine: &Tensor, epilogue: Epilogue) -> Result<us
     if x.rank() < 2 || channels == 0 {
         bail!("{op} takes [N, .., C] with at least one channel, not {:?}", x.shape());
     }
+    if !x.dtype().is_float() {
+        bail!("{op} takes floats, not {:?}: convert the input", x.dtype());
+    }
     if affine.dims() != [2, channels] {
         bail!("{op} of {:?} takes a weight and a bias as [2, {channels}], not {:?}", x.shape(), affine.shape());
     }

@@ -130,6 +130,8 @@ fn misfits_are_named() {
     let residual = Epilogue { residual: Some(&wrong), relu: false };
     assert!(message(batch_norm(&x, &affine, 1e-5, residual).map(|y| y.0)).contains("residual of the same shape"));
     assert!(message(group_norm(&x, &affine, 2, 1e-5, Epilogue::default())).contains("divides the channels"));
+    let integers = x.to_dtype(DType::U32).unwrap();
+    assert!(message(group_norm(&integers, &affine, 1, 1e-5, Epilogue::default())).contains("takes floats"));
     let one = normal(&[1, 3], 1);
     assert!(message(batch_norm(&one, &affine, 1e-5, Epilogue::default()).map(|y| y.0)).contains("at least two values"));
 }

@@ -100,7 +100,8 @@ pub fn global_avg_pool(x: &Tensor) -> Result<Tensor> {
         5 => adaptive_avg_pool(x, [1; 3]),
         _ => bail!("global_avg_pool takes [N, spatial.., C] with one to three spatial axes, not {:?}", x.shape()),
     }?;
-    pooled.reshape((x.dims()[0], ()))
+    let dims = x.dims();
+    pooled.reshape((dims[0], dims[dims.len() - 1]))
 }
 
 /// The windows along one axis.

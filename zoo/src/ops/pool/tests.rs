@@ -109,4 +109,14 @@ fn windows_that_do_not_fit_are_named() {
     assert!(max_pool(&x, &MaxPool { kernel: [1; 3], stride: [1; 3], padding: [0; 3] }).is_err());
     assert!(adaptive_avg_pool(&x, [0, 1]).is_err());
     assert!(global_avg_pool(&normal(&[1, 2], 1)).is_err());
+    let integers = x.to_dtype(candle_core::DType::U8).unwrap();
+    assert!(global_avg_pool(&integers).unwrap_err().to_string().contains("takes floats"));
+}
+
+#[test]
+fn an_empty_batch_stays_empty() -> Result<()> {
+    let x = Tensor::zeros((0, 4, 4, 3), candle_core::DType::F32, &Device::Cpu)?;
+    assert_eq!(global_avg_pool(&x)?.dims(), [0, 3]);
+    assert_eq!(max_pool(&x, &MaxPool { kernel: [2; 2], stride: [2; 2], padding: [0; 2] })?.dims(), [0, 2, 2, 3]);
+    Ok(())
 }

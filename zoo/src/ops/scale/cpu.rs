@@ -17,9 +17,9 @@ pub(super) fn scale(x: &Tensor, s: &Tensor) -> Result<Tensor> {
 }
 
 fn product(x: &[f32], s: &[f32], (samples, channels): (usize, usize)) -> Vec<f32> {
-    let rows = x.len() / channels.max(1);
+    let rows = x.len() / channels;
     let per_sample = (rows / samples.max(1)).max(1);
-    fill_rows(rows, channels, |row, y| {
+    fill_rows(rows, channels, x.len(), |row, y| {
         let (x, s) = (&x[row * channels..][..channels], &s[row / per_sample * channels..][..channels]);
         for ((y, x), s) in y.iter_mut().zip(x).zip(s) {
             *y = x * s;
@@ -31,7 +31,7 @@ fn product(x: &[f32], s: &[f32], (samples, channels): (usize, usize)) -> Vec<f32
 /// in f64.
 fn sums(a: &[f32], b: &[f32], (samples, channels): (usize, usize)) -> Vec<f32> {
     let sample = (a.len() / samples.max(1)).max(1);
-    let piece = (TASK / channels.max(1)).clamp(1, 256) * channels.max(1);
+    let piece = (TASK / channels).clamp(1, 256) * channels;
     let of_sample = |(a, b): (&[f32], &[f32])| {
         let mut sums = vec![0f64; channels];
         for (a, b) in a.chunks(piece).zip(b.chunks(piece)) {
@@ -45,9 +45,6 @@ fn sums(a: &[f32], b: &[f32], (samples, channels): (usize, usize)) -> Vec<f32> {
         }
         sums.into_iter().map(|sum| sum as f32).collect::<Vec<f32>>()
     };
-    if channels == 0 {
-        return Vec::new();
-    }
     let mut all = a.par_chunks(sample).zip(b.par_chunks(sample)).map(of_sample).collect::<Vec<_>>().concat();
     all.resize(samples * channels, 0.);
     all

@@ -18,6 +18,9 @@ pub fn scale(x: &Tensor, s: &Tensor) -> Result<Tensor> {
     if dims.len() < 2 || s.dims() != [dims[0], dims[dims.len() - 1]] {
         bail!("scale takes [N, .., C] and [N, C], not {:?} and {:?}", x.shape(), s.shape());
     }
+    if s.dims()[1] == 0 {
+        bail!("scale takes at least one channel, not {:?}", x.shape());
+    }
     if in_main_memory(&[x, s]) { cpu::scale(x, s) } else { reference::scale(x, s) }
 }
 
