@@ -5,4 +5,5 @@ pub mod error;
 pub mod experiment;
 #[cfg(feature = "registry")]
 pub mod registry;
+pub mod task;
 pub mod train;

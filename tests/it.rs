@@ -1,6 +1,8 @@
 //! The integration tests, as one binary: linking candle is slow.
 
 mod it {
+    mod classify;
+    mod experiment;
     mod models;
     mod registry;
     mod resume;

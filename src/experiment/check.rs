@@ -8,6 +8,8 @@ use resnet_codegen::diagnostic::{Diagnostics, Span, did_you_mean};
 use resnet_codegen::fields::{Fields, Variant};
 use resnet_codegen::yaml::{Node, Value};
 use std::path::PathBuf;
+use zoo::params::NormPolicy;
+use zoo::weights::{Adapt, Inflate};
 use zoo::{Interpolation, ModelCard, Preprocess};
 
 const METRICS: [&str; 6] = ["val.loss", "val.top1", "val.top5", "val_ema.loss", "val_ema.top1", "val_ema.top5"];
@@ -156,8 +158,8 @@ fn name(node: &Node, d: &mut Diagnostics) -> Option<String> {
 
 fn model(node: &Node, d: &mut Diagnostics) -> Option<&'static ModelCard> {
     let name = node.text("`model`", d)?;
-    let Some(entry) = models::find(name) else {
-        let names = models::all().iter().map(|entry| entry.card.name);
+    let Some(entry) = zoo::models::find(name) else {
+        let names = zoo::models::all().iter().map(|entry| entry.card.name);
         let help = match did_you_mean(name, names) {
             Some(known) => format!("did you mean `{known}`?"),
             None => "`resnet-zoo models` lists them".to_owned(),
@@ -181,7 +183,7 @@ fn weights(node: &Node, card: Option<&ModelCard>, d: &mut Diagnostics) -> Option
     let tag_node = f.get("tag");
     let file_node = f.get("file");
     let if_unavailable_node = f.get("if_unavailable");
-    let allow = or(f.get("allow"), Vec::new(), |node| names(node, "`allow`", d));
+    let allow = or(f.get("allow"), Adapt { head: true, ..Adapt::default() }, |node| allow(node, d));
     f.close(d);
     match (tag_node, file_node) {
         (Some(tag), None) => {
@@ -205,6 +207,26 @@ fn weights(node: &Node, card: Option<&ModelCard>, d: &mut Diagnostics) -> Option
             None
         }
     }
+}
+
+fn allow(node: &Node, d: &mut Diagnostics) -> Option<Adapt> {
+    let mut f = Fields::open(node, "`allow`", d)?;
+    let head = or(f.get("head"), true, |node| node.boolean("`head`", d));
+    let first_conv = or(f.get("first_conv"), false, |node| node.boolean("`first_conv`", d));
+    let choices = [("repeat", Inflate::Repeat), ("centre", Inflate::Centre)];
+    let inflate = optional(f.get("inflate"), |node| node.choice("`inflate`", &choices, d));
+    let missing = or(f.get("missing"), Vec::new(), |node| names(node, "`missing`", d));
+    let unused = or(f.get("unused"), Vec::new(), |node| names(node, "`unused`", d));
+    let reshaped = or(f.get("reshaped"), Vec::new(), |node| names(node, "`reshaped`", d));
+    f.close(d);
+    Some(Adapt {
+        head: head?,
+        first_conv: first_conv?,
+        inflate: inflate?,
+        missing: missing?,
+        unused: unused?,
+        reshaped: reshaped?,
+    })
 }
 
 fn weight_tag(node: &Node, tag: &str, card: Option<&ModelCard>, d: &mut Diagnostics) -> Option<String> {
@@ -356,7 +378,7 @@ fn optimizer(node: &Node, d: &mut Diagnostics) -> Option<OptimizerOptions> {
     let decay_norm_and_bias = or(get(f, "decay_norm_and_bias"), false, |node| node.boolean("`decay_norm_and_bias`", d));
     let options = if variant.word == "adamw" {
         let betas = or(get(f, "betas"), [0.9, 0.999], |node| pair(node, "`betas`", 0.0, 0.999_999, d));
-        let eps = or(get(f, "eps"), 1e-8, |node| node.number("`eps`", 1e-16..=1.0, d));
+        let eps = or(get(f, "eps"), 1e-8, |node| node.number("`eps`", 0.0..=1.0, d));
         (|| {
             Some(OptimizerOptions::AdamW(AdamWOptions {
                 lr: lr?,
@@ -519,13 +541,13 @@ fn freeze(node: &Node, card: Option<&ModelCard>, d: &mut Diagnostics) -> Option<
     let stage_count = card.map_or(4, |card| card.features.iter().filter(|map| map.name.starts_with('c')).count());
     let stages = optional(f.get("stages"), |node| node.size("`stages`", 0..=stage_count, d));
     let frozen = or(f.get("names"), Vec::new(), |node| names(node, "`names`", d));
-    let choices = [("frozen", FrozenNorm::Frozen), ("train", FrozenNorm::Train)];
+    let choices = [("frozen", NormPolicy::Frozen), ("update", NormPolicy::Update)];
     let batch_norm = match f.get("batch_norm") {
         Some(node) => node.choice("`batch_norm`", &choices, d),
         None => {
             d.error(f.span, "`freeze` does not say what its batch norms do").help(
-                "add `batch_norm: frozen` (they use their running statistics) or `batch_norm: train` (they keep \
-                 learning them)",
+                "add `batch_norm: frozen` (they use their running statistics) or `batch_norm: update` (they \
+                 keep updating them)",
             );
             None
         }
@@ -632,18 +654,4 @@ pub(super) fn interval(node: &Node, what: &str, low: f64, high: f64, d: &mut Dia
 
 pub(super) fn note(span: Span, message: impl Into<String>, help: &str, d: &mut Diagnostics) {
     d.error(span, message).help(help);
-}
-
-/// The zoo's table until it is compiled.
-mod models {
-    use zoo::ModelCard;
-    pub struct Entry {
-        pub card: &'static ModelCard,
-    }
-    pub fn all() -> &'static [Entry] {
-        &[]
-    }
-    pub fn find(name: &str) -> Option<&'static Entry> {
-        all().iter().find(|entry| entry.card.name == name)
-    }
 }

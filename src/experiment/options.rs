@@ -3,6 +3,8 @@
 use crate::data::options::{BadImage, Source, TransformSpec};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use zoo::params::NormPolicy;
+use zoo::weights::Adapt;
 
 /// What the parameters are at first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,16 +19,16 @@ pub enum WeightsOptions {
         tag: String,
         /// What to do where they cannot be had.
         if_unavailable: IfUnavailable,
-        /// Parameters that need not fit the model, by name; `*` stands for anything.
-        allow: Vec<String>,
+        /// What need not fit the model. Default: the head.
+        allow: Adapt,
     },
     /// A local file.
     #[serde(untagged)]
     File {
         /// `.safetensors` or `.pth`.
         file: PathBuf,
-        /// Parameters that need not fit the model, by name; `*` stands for anything.
-        allow: Vec<String>,
+        /// What need not fit the model. Default: the head.
+        allow: Adapt,
     },
 }
 
@@ -255,17 +257,7 @@ pub struct FreezeOptions {
     /// Parameters by name; `*` stands for anything.
     pub names: Vec<String>,
     /// What frozen batch norms do in training.
-    pub batch_norm: FrozenNorm,
-}
-
-/// What batch norms with frozen parameters do in training.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FrozenNorm {
-    /// They normalise with their running statistics and leave them as they are.
-    Frozen,
-    /// They normalise with the batch and update their running statistics.
-    Train,
+    pub batch_norm: NormPolicy,
 }
 
 /// When to give up.

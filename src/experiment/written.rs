@@ -140,7 +140,13 @@ fn read_override(sources: &Sources, file: FileId) -> std::result::Result<Node, D
 }
 
 /// `over` laid over `base`, which both stand under the key `parent`.
-fn merge(parent: &str, base: Node, over: Node) -> Node {
+fn merge(parent: &str, mut base: Node, over: Node) -> Node {
+    if let (Value::Str(word), "schedule", Value::Map(_)) = (&base.value, parent, &over.value) {
+        // `schedule: cosine` is short for `schedule: {cosine: {}}`, to which a warm-up can be added.
+        let shape = Key { name: word.clone(), span: base.span };
+        let nothing = Node { value: Value::Null, span: base.span };
+        base.value = Value::Map(vec![(shape, nothing)]);
+    }
     let (Value::Map(base_entries), Value::Map(over_entries)) = (&base.value, &over.value) else { return over };
     let mut merged: Vec<(Key, Node)> = base_entries
         .iter()

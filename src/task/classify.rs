@@ -1,0 +1,309 @@
+//! Classification of images or clips.
+
+use super::freeze;
+use crate::data::{self, Batch, Loader, Pipeline};
+use crate::error::{Error, Result};
+use crate::experiment::{Experiment, IfUnavailable, WeightsOptions};
+use crate::train::task::{Loss, Metrics, Task};
+use candle_core::{D, DType, Device, Tensor};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+use zoo::models::Entry;
+use zoo::ops::{Target as Classes, cross_entropy};
+use zoo::params::{LoadReport, Loaded, Params};
+use zoo::weights::{self, Adapt, Target};
+use zoo::{Model, WeightCard};
+
+/// A model that learns the classes of a dataset.
+pub struct Classify {
+    /// What learns.
+    pub model: Box<dyn Model>,
+    /// Its parameters.
+    pub params: Params,
+    /// What it learns from.
+    pub train: Loader,
+    /// What it is measured on.
+    pub val: Loader,
+    /// The part of the target that is spread over all classes, in training alone.
+    pub label_smoothing: f64,
+    /// Where it computes.
+    pub device: Device,
+    /// Where its first parameters come from.
+    pub weights: WeightsOrigin,
+    /// sha256 of both datasets, hexadecimal.
+    pub data_sha256: String,
+    /// What a person should know before training begins.
+    pub warnings: Vec<String>,
+}
+
+/// Where a model's first parameters come from.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WeightsOrigin {
+    /// `scratch`, a repository (`timm/resnet34.a1_in1k`), or a file's path.
+    pub from: String,
+    /// sha256 of the file, hexadecimal.
+    pub sha256: Option<String>,
+    /// SPDX identifier of the published weights' licence.
+    pub licence: Option<String>,
+    /// Why the published weights that were asked for could not be had.
+    pub unavailable: Option<String>,
+    /// What was taken from the file.
+    pub report: LoadReport,
+}
+
+/// Makes a local, verified file of published weights.
+pub type Fetch<'a> = &'a mut dyn FnMut(&WeightCard) -> Result<PathBuf>;
+
+impl Classify {
+    /// Opens an experiment's data and builds its model. `fetch` gets published weights; without it the model starts
+    /// from the seed whatever the experiment says, for a checkpoint to be laid over it.
+    ///
+    /// # Errors
+    /// Where data, weights or what to freeze do not fit the model.
+    pub fn new(experiment: &Experiment, device: &Device, fetch: Option<Fetch<'_>>) -> Result<Self> {
+        let entry = entry(&experiment.model)?;
+        let options = experiment.data_options();
+        let data = data::open(&options.source, options.on_bad_image)?;
+        let channels = entry.card.input[0];
+        let train = Pipeline::new(&options.train, channels)?;
+        let train = Loader::training(data.train.clone(), train, options.batchwise, &options.loader, experiment.seed)?;
+        let val = Loader::evaluation(data.val.clone(), Pipeline::new(&options.val, channels)?, &options.loader)?;
+
+        let classes = data.train.classes().len();
+        let params = Params::new(experiment.seed);
+        let mut weights = WeightsOrigin::scratch();
+        if let Some(fetch) = fetch {
+            let loaded = first_values(experiment, entry, classes, fetch, &mut weights)?;
+            loaded.map_or(Ok(()), |loaded| params.load(loaded))?;
+        }
+        if let Some(options) = &experiment.freeze {
+            freeze::freeze(&params, options, entry.card.classifier)?;
+        }
+        let model = (entry.build)(classes, params.var_builder(DType::F32, device))?;
+        if let Some(options) = &experiment.freeze {
+            freeze::check(&params, options)?;
+        }
+        weights.report = params.report();
+
+        let mut warnings = Vec::new();
+        if let Some(why) = &weights.unavailable {
+            warnings.push(format!("TRAINING FROM SCRATCH, because the pretrained weights are unavailable: {why}"));
+        }
+        warnings.extend(data.quarantined.iter().map(|bad| format!("left out {}: it {}", bad.id, bad.reason)));
+        Ok(Classify {
+            model,
+            params,
+            train,
+            val,
+            label_smoothing: experiment.label_smoothing,
+            device: device.clone(),
+            weights,
+            data_sha256: data.sha256,
+            warnings,
+        })
+    }
+
+    /// The classes' names.
+    pub fn classes(&self) -> &[String] {
+        self.train.dataset().classes()
+    }
+}
+
+impl WeightsOrigin {
+    fn scratch() -> Self {
+        let from = "scratch".to_owned();
+        WeightsOrigin { from, sha256: None, licence: None, unavailable: None, report: LoadReport::default() }
+    }
+}
+
+fn entry(model: &str) -> Result<&'static Entry> {
+    zoo::models::find(model).ok_or_else(|| Error::input(format!("this version's zoo has no model `{model}`")))
+}
+
+/// The values that the experiment's weights have for the model; none from scratch.
+fn first_values(
+    experiment: &Experiment,
+    entry: &Entry,
+    classes: usize,
+    fetch: Fetch<'_>,
+    origin: &mut WeightsOrigin,
+) -> Result<Option<Loaded>> {
+    let (path, allow) = match &experiment.weights {
+        WeightsOptions::Scratch => return Ok(None),
+        WeightsOptions::File { file, allow } => {
+            origin.from = file.display().to_string();
+            (file.clone(), allow)
+        }
+        WeightsOptions::Tag { tag, if_unavailable, allow } => {
+            let card =
+                entry.card.weights.iter().find(|card| card.tag == tag).ok_or_else(|| {
+                    Error::input(format!("this version's `{}` has no weights `{tag}`", experiment.model))
+                })?;
+            match (fetch(card), if_unavailable) {
+                (Ok(path), _) => {
+                    origin.from = card.repository.to_owned();
+                    origin.licence = Some(card.licence.to_owned());
+                    (path, allow)
+                }
+                (Err(error), IfUnavailable::Scratch) => {
+                    origin.unavailable = Some(error.to_string());
+                    return Ok(None);
+                }
+                (Err(error), IfUnavailable::Fail) => {
+                    return Err(Error::failed(format!(
+                        "{error}\nto train from scratch where the weights cannot be had, write `weights: {{tag: {tag}, \
+                         if_unavailable: scratch}}`"
+                    )));
+                }
+            }
+        }
+    };
+    origin.sha256 = Some(sha256_of(&path)?);
+    load(entry, classes, &path, allow).map(Some)
+}
+
+fn load(entry: &Entry, classes: usize, path: &Path, allow: &Adapt) -> Result<Loaded> {
+    let target = Target::of(entry.card, |vb| (entry.build)(classes, vb))?;
+    weights::load(path, &target, allow).map_err(|error| Error::input(error.to_string()))
+}
+
+fn sha256_of(path: &Path) -> Result<String> {
+    let unreadable = |error: std::io::Error| Error::input(format!("cannot read {}: {error}", path.display()));
+    let mut hash = Sha256::new();
+    std::io::copy(&mut std::fs::File::open(path).map_err(unreadable)?, &mut hash).map_err(unreadable)?;
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The training loss of a batch: cross-entropy against its classes, or its soft targets where it was mixed.
+///
+/// # Errors
+/// Where the batch does not fit the model.
+pub fn loss(model: &dyn Model, batch: &Batch, label_smoothing: f64, device: &Device) -> Result<Loss> {
+    let logits = model.forward_t(&batch.images.to_device(device)?, true)?;
+    let samples = batch.labels.len();
+    let (value, labels) = match &batch.targets {
+        Some(targets) => {
+            let targets = targets.to_device(device)?;
+            let value = cross_entropy(&logits, Classes::Probabilities(&targets), label_smoothing)?;
+            (value, targets.argmax(D::Minus1)?.to_vec1()?)
+        }
+        None => {
+            let labels = Tensor::from_slice(&batch.labels, samples, device)?;
+            (cross_entropy(&logits, Classes::Classes(&labels), label_smoothing)?, batch.labels.clone())
+        }
+    };
+    let [top1, _] = hits(&logits, &labels)?;
+    Ok(Loss { value, samples, metrics: vec![("top1", top1 as f64 / samples as f64)] })
+}
+
+impl Task for Classify {
+    type Batch = Batch;
+
+    fn params(&self) -> &Params {
+        &self.params
+    }
+
+    fn samples(&self) -> (usize, usize) {
+        (self.train.dataset().samples(), self.val.dataset().samples())
+    }
+
+    fn batches_per_epoch(&self) -> usize {
+        self.train.batches()
+    }
+
+    fn data_sha256(&self) -> &str {
+        &self.data_sha256
+    }
+
+    fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    fn batches(&self, epoch: u64, first: usize) -> Result<impl Iterator<Item = Result<Batch>>> {
+        self.train.epoch(epoch, first)
+    }
+
+    fn loss(&self, batch: &Batch) -> Result<Loss> {
+        loss(self.model.as_ref(), batch, self.label_smoothing, &self.device)
+    }
+
+    /// `loss` (without smoothing, so that runs with and without it can be compared), `top1` and `top5`.
+    fn evaluate(&self, proceed: &mut dyn FnMut(usize) -> Result<bool>) -> Result<Option<Metrics>> {
+        let (mut loss, mut top1, mut top5, mut samples) = (0., 0, 0, 0);
+        for batch in self.val.epoch(0, 0)? {
+            let batch = batch?;
+            let images = batch.images.to_device(&self.device)?;
+            let logits = zoo::no_grad(|| self.model.forward_t(&images, false))?;
+            let labels = Tensor::from_slice(&batch.labels, batch.labels.len(), &self.device)?;
+            let mean = cross_entropy(&logits, Classes::Classes(&labels), 0.)?.to_scalar::<f32>()?;
+            let hits = hits(&logits, &batch.labels)?;
+            loss += f64::from(mean) * batch.labels.len() as f64;
+            top1 += hits[0];
+            top5 += hits[1];
+            samples += batch.labels.len();
+            if !proceed(samples)? {
+                return Ok(None);
+            }
+        }
+        let mean = |sum: f64| sum / samples as f64;
+        Ok(Some(vec![("loss", mean(loss)), ("top1", mean(top1 as f64)), ("top5", mean(top5 as f64))]))
+    }
+}
+
+/// How many samples have their class first, and how many among the first five. NaN is never right.
+fn hits(logits: &Tensor, labels: &[u32]) -> Result<[usize; 2]> {
+    let rows = logits.detach().to_dtype(DType::F32)?.to_vec2::<f32>()?;
+    let mut hits = [0, 0];
+    for (row, label) in rows.iter().zip(labels) {
+        let label = *label as usize;
+        // Of equal logits the lower class comes first, as for argmax.
+        let before = row
+            .iter()
+            .enumerate()
+            .filter(|(class, logit)| !(**logit < row[label] || (**logit == row[label] && *class >= label)));
+        let rank = before.count();
+        hits[0] += usize::from(rank == 0);
+        hits[1] += usize::from(rank < 5 && !row[label].is_nan());
+    }
+    Ok(hits)
+}
+
+/// Measures the weights in a file on an experiment's validation data; they must fit the model exactly.
+///
+/// # Errors
+/// Where data or weights do not fit, and those of `proceed`, which is told the samples done so far.
+pub fn evaluate(
+    experiment: &Experiment,
+    weights: &Path,
+    device: &Device,
+    proceed: &mut dyn FnMut(usize) -> Result<bool>,
+) -> Result<Option<Metrics>> {
+    let file = weights.to_path_buf();
+    let weights = WeightsOptions::File { file, allow: Adapt::default() };
+    let experiment = Experiment { weights, freeze: None, ..experiment.clone() };
+    let mut no_hub = |_: &WeightCard| Err(Error::failed("a file is not fetched"));
+    Classify::new(&experiment, device, Some(&mut no_hub))?.evaluate(proceed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hits_rank_the_label() -> Result<()> {
+        let nan = f32::NAN;
+        let rows = [
+            [9f32, 1., 2., 3., 4., 5., 6.],
+            [1., 9., 2., 3., 4., 5., 6.],
+            [0., 1., 2., 3., 4., 5., 6.],
+            [2., 2., 0., 0., 0., 0., 0.],
+            [0., 2., 2., 0., 0., 0., 0.],
+            [nan, 0., 0., 0., 0., 0., 0.],
+            [nan; 7],
+        ];
+        let logits = Tensor::new(&rows, &Device::Cpu)?;
+        assert_eq!(hits(&logits, &[0, 0, 0, 0, 2, 1, 0])?, [2, 4]);
+        Ok(())
+    }
+}

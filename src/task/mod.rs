@@ -1,0 +1,6 @@
+//! What can be learned.
+
+mod classify;
+mod freeze;
+
+pub use classify::{Classify, Fetch, WeightsOrigin, evaluate, loss};
