@@ -3,6 +3,8 @@
 mod it {
     mod classify;
     mod experiment;
+    #[cfg(feature = "hub")]
+    mod hub;
     mod models;
     mod registry;
     mod resume;

@@ -1,6 +1,8 @@
 //! ResNets compiled from YAML, and what trains them.
 
 pub mod grad;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod model;
 pub mod models;
 pub mod nn;
