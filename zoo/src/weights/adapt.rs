@@ -148,9 +148,9 @@ fn reshape(
     target: &Target,
     allowed: &Adapt,
 ) -> Result<(Tensor, Reshape), &'static str> {
-    const RENEW: &str = "reshaped: NAME, which starts it from the seed";
+    const RENEW: &str = "`reshaped: [NAME]`, which starts it from the seed";
     if target.is_head(name) {
-        return Err("head, which starts a new head from the seed");
+        return Err("`head: true`, which starts a new head from the seed");
     }
     let from = tensor.dims();
     let is_first_conv = is_under(name, &target.first_conv) && from.len() >= 3;
@@ -166,7 +166,7 @@ fn reshape(
         return Err(RENEW);
     }
     if channels_differ && !allowed.first_conv {
-        return Err("first_conv, which sums or repeats the input channels");
+        return Err("`first_conv: true`, which sums or repeats the input channels");
     }
     let how = match (channels_differ, inflates) {
         (true, true) => Reshape::ChannelsInflated,
@@ -176,7 +176,7 @@ fn reshape(
     let value = match (inflates, allowed.inflate) {
         (false, _) => with_channels(tensor, to[1]),
         (true, Some(inflate)) => with_channels(tensor, to[1]).and_then(|kernel| inflated(&kernel, to[2], inflate)),
-        (true, None) => return Err("inflate: repeat (or centre), which makes 3D kernels of 2D ones"),
+        (true, None) => return Err("`inflate: repeat` (or `centre`), which makes 3D kernels of 2D ones"),
     };
     value.map(|value| (value, how)).map_err(|_| RENEW)
 }
@@ -241,7 +241,7 @@ impl fmt::Display for Mismatch {
         if !self.missing.is_empty() {
             write!(
                 f,
-                "\n  {} missing in the file: {}\n    allow with missing: NAME or START*, which starts them from the seed",
+                "\n  {} missing in the file: {}\n    an experiment allows them with `missing: [NAME, START*]`, which starts them from the seed",
                 self.missing.len(),
                 abridged(&self.missing)
             )?;
@@ -249,14 +249,17 @@ impl fmt::Display for Mismatch {
         if !self.unused.is_empty() {
             write!(
                 f,
-                "\n  {} of the file unknown to the model: {}\n    allow with unused: NAME or START*",
+                "\n  {} of the file unknown to the model: {}\n    an experiment allows them with `unused: [NAME, START*]`",
                 self.unused.len(),
                 abridged(&self.unused)
             )?;
         }
         const SHOWN: usize = 6;
         for (name, from, to, key) in self.reshaped.iter().take(SHOWN) {
-            write!(f, "\n  `{name}` is {from:?} in the file, {to:?} in the model\n    allow with {key}")?;
+            write!(
+                f,
+                "\n  `{name}` is {from:?} in the file, {to:?} in the model\n    an experiment allows it with {key}"
+            )?;
         }
         match self.reshaped.len().saturating_sub(SHOWN) {
             0 => Ok(()),
@@ -344,6 +347,21 @@ mod tests {
     }
 
     #[test]
+    fn a_pyramids_body_takes_a_detectors_and_a_classifiers_weights() {
+        let pyramid = target(&[("body.conv1.weight", &[1, 3, 1, 1]), ("fpn.inner_blocks.0.0.bias", &[1])]);
+        let detector = file(&[
+            ("backbone.body.conv1.weight", &[1, 3, 1, 1]),
+            ("backbone.fpn.inner_blocks.0.bias", &[1]),
+            ("rpn.head.conv.weight", &[1]),
+        ]);
+        let without_heads = Adapt { unused: vec!["rpn.*".into()], ..Adapt::default() };
+        assert_eq!(adapt(detector, &pyramid, &without_heads).unwrap().report.loaded.len(), 2);
+        let classifier = file(&[("resnet.embedder.embedder.convolution.weight", &[1, 3, 1, 1])]);
+        let without_pyramid = Adapt { missing: vec!["fpn.*".into()], ..Adapt::default() };
+        assert_eq!(adapt(classifier, &pyramid, &without_pyramid).unwrap().report.loaded, ["body.conv1.weight"]);
+    }
+
+    #[test]
     fn a_prefix_that_the_model_has_stays() {
         let target = target(&[("backbone.conv1.weight", &[2]), ("module.x", &[1])]);
         let file = file(&[("backbone.conv1.weight", &[2]), ("module.module.x", &[1])]);
@@ -357,7 +375,7 @@ mod tests {
         of_1000.insert("fc.bias".into(), tensor(&[1000]));
         let error = adapt(of_1000.clone(), &tiny(), &Adapt::default()).unwrap_err().to_string();
         assert!(error.contains("`fc.weight` is [1000, 4] in the file, [10, 4] in the model"), "{error}");
-        assert!(error.contains("allow with head"), "{error}");
+        assert!(error.contains("allows it with `head: true`"), "{error}");
         let head = Adapt { head: true, ..Adapt::default() };
         let report = adapt(of_1000, &tiny(), &head).unwrap().report;
         assert_eq!(report.initialised, ["fc.bias", "fc.weight"]);
@@ -385,7 +403,7 @@ mod tests {
             let target = target(&[("conv1.weight", &[1, channels, 1, 1])]);
             let file = BTreeMap::from([("conv1.weight".to_string(), kernel.clone())]);
             let error = adapt(file.clone(), &target, &Adapt::default()).unwrap_err().to_string();
-            assert!(error.contains("allow with first_conv"), "{error}");
+            assert!(error.contains("allows it with `first_conv: true`"), "{error}");
             let loaded = adapt(file, &target, &first_conv).unwrap();
             let values = loaded.tensors["conv1.weight"].flatten_all().unwrap().to_vec1::<f32>().unwrap();
             assert!(values.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-6), "{values:?}");
@@ -402,7 +420,9 @@ mod tests {
         let mut video = target(&[("stem.0.weight", &[1, 1, 3, 1, 2]), ("layer1.0.conv1.1.weight", &[1])]);
         video.first_conv = "stem.0".into();
         let mut allowed = Adapt { first_conv: true, ..Adapt::default() };
-        assert!(adapt(file.clone(), &video, &allowed).unwrap_err().to_string().contains("allow with inflate"));
+        assert!(
+            adapt(file.clone(), &video, &allowed).unwrap_err().to_string().contains("allows it with `inflate: repeat`")
+        );
         for (inflate, expected) in
             [(Inflate::Repeat, [2., 3., 2., 3., 2., 3.]), (Inflate::Centre, [0., 0., 6., 9., 0., 0.])]
         {
@@ -425,10 +445,10 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "the weights do not fit the model:\n  \
-             1 missing in the file: bn1.weight\n    allow with missing: NAME or START*, which starts them from the seed\n  \
-             1 of the file unknown to the model: aux.weight\n    allow with unused: NAME or START*\n  \
+             1 missing in the file: bn1.weight\n    an experiment allows them with `missing: [NAME, START*]`, which starts them from the seed\n  \
+             1 of the file unknown to the model: aux.weight\n    an experiment allows them with `unused: [NAME, START*]`\n  \
              `layer1.0.conv2.weight` is [4, 4, 3, 3] in the file, [4, 4, 1, 1] in the model\n    \
-             allow with reshaped: NAME, which starts it from the seed"
+             an experiment allows it with `reshaped: [NAME]`, which starts it from the seed"
         );
         let allowed = Adapt {
             missing: vec!["bn1.weight".into()],

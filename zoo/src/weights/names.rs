@@ -41,6 +41,8 @@ fn aliases(name: &str, target: &Target) -> Vec<String> {
         let leaf = HEADS.iter().filter_map(|head| name.strip_prefix(head)).find(|leaf| is_weight_or_bias(leaf));
         aliases.extend(leaf.map(|leaf| format!("{classifier}.{leaf}")));
     }
+    // A classification network as the body of a detector's backbone.
+    aliases.extend((!name.starts_with("body.")).then(|| format!("body.{name}")));
     aliases.extend(microsoft(name));
     aliases.extend(pyramid(name));
     aliases.extend(video(name));
