@@ -23,16 +23,18 @@ pub(crate) struct Problem {
 impl Problem {
     pub(crate) fn new<const D: usize>(x: &Tensor, weight: &Tensor, geometry: &Geometry<D>) -> Result<Problem> {
         const { assert!(1 <= D && D <= 3, "a convolution has 1 to 3 spatial dimensions") };
-        let problem = if x.dtype() == weight.dtype() {
-            Problem::of_shapes(x.dims(), weight.dims(), geometry)
+        let (x_type, weight_type) = (x.dtype().as_str(), weight.dtype().as_str());
+        let problem = if x_type != weight_type {
+            Err(format!("x is {x_type} and the weight {weight_type}; cast one of them with to_dtype"))
+        } else if !x.dtype().is_float() {
+            Err(format!("x is {x_type}, which is no float type; cast x and the weight with to_dtype"))
         } else {
-            let (x, weight) = (x.dtype().as_str(), weight.dtype().as_str());
-            Err(format!("x is {x} and the weight {weight}; cast one of them with to_dtype"))
+            Problem::of_shapes(x.dims(), weight.dims(), geometry)
         };
         problem.map_err(|rule| Error::Msg(format!("conv{D}d: {rule}")))
     }
 
-    fn of_shapes<const D: usize>(
+    pub(super) fn of_shapes<const D: usize>(
         x: &[usize],
         weight: &[usize],
         geometry: &Geometry<D>,

@@ -1,15 +1,17 @@
 //! Convolution as a composition of candle's operations: gather every window, then one product.
 
 use super::Problem;
+use crate::ops::node::computing;
 use candle_core::{Result, Tensor};
 
 /// See [`super::conv`]. Differentiable by candle itself, on any device, in any float type.
 ///
-/// Only `cat`, `index_select`, `permute`, `reshape` and `matmul` are used: the derivatives of candle's
+/// Half precision is computed in f32. Only `cat`, `index_select`, `permute`, `reshape` and `matmul` are used: the derivatives of candle's
 /// own convolutions are slow, and wrong for some strides.
 pub(super) fn conv(x: &Tensor, weight: &Tensor, problem: &Problem, dims: usize) -> Result<Tensor> {
     let Problem { batch, channels, groups, input, output, kernel, .. } = *problem;
-    let (mut windows, mut rows, mut taps) = (x.clone(), batch, 1);
+    let dtype = computing(x.dtype());
+    let (mut windows, mut rows, mut taps) = (x.to_dtype(dtype)?, batch, 1);
     for axis in 0..3 {
         let (padding, stride, dilation) = (problem.padding[axis], problem.stride[axis], problem.dilation[axis]);
         let rest = input[axis + 1..].iter().product::<usize>();
@@ -38,8 +40,9 @@ pub(super) fn conv(x: &Tensor, weight: &Tensor, problem: &Problem, dims: usize) 
     ))?;
     // [G, O / G, C / G, taps] -> [G, taps * C / G, O / G]
     let weight = weight
+        .to_dtype(dtype)?
         .reshape((groups, group_out_channels, group_channels, taps))?
         .permute((0, 3, 2, 1))?
         .reshape((groups, taps * group_channels, group_out_channels))?;
-    windows.matmul(&weight)?.permute((1, 0, 2))?.reshape(problem.output_shape(dims))
+    windows.matmul(&weight)?.permute((1, 0, 2))?.reshape(problem.output_shape(dims))?.to_dtype(x.dtype())
 }

@@ -42,16 +42,15 @@ impl<const D: usize> Case<D> {
             let x = [&[pick(&[1, 2, 9])], &input[..], &[groups * group_channels]].concat();
             let weight = [&[groups * group_out, group_channels], &kernel[..]].concat();
             let work = x.iter().product::<usize>() * weight.iter().product::<usize>() / (groups * group_channels);
-            if work < 20_000_000 && problem(&x, &weight, &geometry).is_ok() {
+            if work < 20_000_000 && Problem::of_shapes(&x, &weight, &geometry).is_ok() {
                 return Case { x, weight, geometry };
             }
         }
     }
-}
 
-fn problem<const D: usize>(x: &[usize], weight: &[usize], geometry: &Geometry<D>) -> Result<Problem> {
-    let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::U8, &Device::Cpu);
-    Problem::new(&zeros(x)?, &zeros(weight)?, geometry)
+    fn problem(&self) -> Problem {
+        Problem::of_shapes(&self.x, &self.weight, &self.geometry).expect("cases fit")
+    }
 }
 
 /// Result, `dx` and `dw` of the reference in f64 for the loss `sum(y * g)`.
@@ -79,7 +78,7 @@ fn kernels_equal_the_reference<const D: usize>(cases: usize) -> Result<()> {
     for index in 0..cases {
         let mut stream = stream("kernels", index * 4 + D);
         let case = Case::<D>::new(&mut stream);
-        let problem = problem(&case.x, &case.weight, &case.geometry)?;
+        let problem = case.problem();
         let (x, w) = (normal(&mut stream, &case.x)?, normal(&mut stream, &case.weight)?);
         let g = normal(&mut stream, problem.output_shape(D).dims())?;
         let expected = oracle::<D>(&x, &w, &g, &problem)?;
@@ -140,7 +139,7 @@ fn kernels_equal_the_reference_on_real_shapes_and_bits_do_not_depend_on_threads(
     let pools = [1, 2, 3]
         .map(|threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be had"));
     for (index, case) in larger().into_iter().enumerate() {
-        let problem = problem(&case.x, &case.weight, &case.geometry)?;
+        let problem = case.problem();
         let mut stream = stream("larger", index);
         let (x, w) = (normal(&mut stream, &case.x)?, normal(&mut stream, &case.weight)?);
         let g = normal(&mut stream, problem.output_shape(2).dims())?;
@@ -176,7 +175,7 @@ fn gradients_of_the_reference_equal_finite_differences() -> Result<()> {
         for index in 0..cases {
             let mut stream = stream("differences", index * 4 + D);
             let case = Case::<D>::new(&mut stream);
-            let problem = problem(&case.x, &case.weight, &case.geometry)?;
+            let problem = case.problem();
             let (x, w) = (normal(&mut stream, &case.x)?, normal(&mut stream, &case.weight)?);
             let g = normal(&mut stream, problem.output_shape(D).dims())?;
             let [_, dx, dw] = oracle::<D>(&x, &w, &g, &problem)?;
@@ -248,7 +247,11 @@ fn the_door_records_a_graph_and_computes_only_gradients_that_are_wanted() -> Res
     assert!(of_x.get(&x_var).is_some() && of_x.get(&w).is_none());
     assert!(!conv(&x, &w, &geometry)?.track_op());
 
-    // f64 goes to the reference, and both agree; so do a transposed x and one that starts inside its buffer.
+    // Other types go to the reference, and both agree; so do a transposed x and one that starts inside its buffer.
+    let half = conv(&x.to_dtype(DType::BF16)?, &w.to_dtype(DType::BF16)?, &geometry)?;
+    assert_eq!(half.dtype(), DType::BF16);
+    let worst = (conv(&x, &w, &geometry)? - half.to_dtype(DType::F32)?)?.abs()?.max_all()?.to_scalar::<f32>()?;
+    assert!(worst < 0.2, "off by {worst}");
     let wide = conv(&x.to_dtype(DType::F64)?, &w.to_dtype(DType::F64)?, &geometry)?.to_dtype(DType::F32)?;
     let worst = (conv(&x, &w, &geometry)? - wide)?.abs()?.max_all()?.to_scalar::<f32>()?;
     assert!(worst < 1e-5, "off by {worst}");
@@ -283,5 +286,20 @@ fn a_convolution_that_reads_only_padding_is_zero() -> Result<()> {
         let gradient = gradients.get(variable).expect("both are variables");
         assert_eq!(gradient.abs()?.max_all()?.to_scalar::<f32>()?, 0.0);
     }
+    Ok(())
+}
+
+#[test]
+fn types_that_do_not_fit_say_what_to_do() -> Result<()> {
+    let of = |x: DType, w: DType| {
+        let x = Tensor::zeros((1, 5, 3), x, &Device::Cpu)?;
+        conv(&x, &Tensor::zeros((4, 3, 3), w, &Device::Cpu)?, &Geometry::<1>::default())
+    };
+    let error = |x, w| of(x, w).expect_err("these types do not fit").to_string();
+    assert_eq!(error(DType::F32, DType::F64), "conv1d: x is f32 and the weight f64; cast one of them with to_dtype");
+    assert_eq!(
+        error(DType::U8, DType::U8),
+        "conv1d: x is u8, which is no float type; cast x and the weight with to_dtype"
+    );
     Ok(())
 }
