@@ -2,6 +2,7 @@
 
 mod it {
     mod classify;
+    mod data;
     mod experiment;
     #[cfg(feature = "hub")]
     mod hub;

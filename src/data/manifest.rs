@@ -85,6 +85,7 @@ pub(super) fn list(manifest: &Path, split: &Split) -> Result<Listing> {
 
 fn rows(manifest: &Path) -> Result<Vec<Row>> {
     let wrong = |reason: String| Error::input(format!("{}: {reason}", manifest.display()));
+    let wrong_line = |line: u64, reason: String| Error::input(format!("{}:{line}: {reason}", manifest.display()));
     let metadata = std::fs::metadata(manifest).map_err(|error| wrong(error.to_string()))?;
     if !metadata.is_file() || metadata.len() > MAX_BYTES {
         return Err(wrong(format!("must be a regular file of at most {MAX_BYTES} bytes")));
@@ -94,17 +95,18 @@ fn rows(manifest: &Path) -> Result<Vec<Row>> {
     let header = reader.headers().map_err(|error| wrong(error.to_string()))?.clone();
     for (at, name) in header.iter().enumerate() {
         if !["path", "label", "split"].contains(&name) {
-            return Err(wrong(format!(
-                "1: column `{name}` is unknown; the header is `path,label` or `path,label,split`"
-            )));
+            return Err(wrong_line(
+                1,
+                format!("column `{name}` is unknown; the header is `path,label` or `path,label,split`"),
+            ));
         }
         if header.iter().take(at).any(|before| before == name) {
-            return Err(wrong(format!("1: column `{name}` stands twice")));
+            return Err(wrong_line(1, format!("column `{name}` stands twice")));
         }
     }
     let column = |name: &str| header.iter().position(|column| column == name);
     let missing =
-        |name: &str| wrong(format!("1: has no column `{name}`; the header is `path,label` or `path,label,split`"));
+        |name: &str| wrong_line(1, format!("has no column `{name}`; the header is `path,label` or `path,label,split`"));
     let path = column("path").ok_or_else(|| missing("path"))?;
     let label = column("label").ok_or_else(|| missing("label"))?;
     let split = column("split");
@@ -117,10 +119,10 @@ fn rows(manifest: &Path) -> Result<Vec<Row>> {
             None => None,
             Some("train") => Some(false),
             Some("val") => Some(true),
-            Some(other) => return Err(wrong(format!("{line}: split `{other}` must be `train` or `val`"))),
+            Some(other) => return Err(wrong_line(line, format!("split `{other}` must be `train` or `val`"))),
         };
         if record[label].is_empty() {
-            return Err(wrong(format!("{line}: the label is empty")));
+            return Err(wrong_line(line, "the label is empty".to_owned()));
         }
         rows.push(Row { line, path: record[path].to_owned(), label: record[label].to_owned(), validates });
     }

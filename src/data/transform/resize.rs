@@ -1,15 +1,18 @@
-//! Resizing with antialiasing, as Pillow and torchvision do it: the filter widens with the scale, rows first, bytes between
-//! the two passes.
+//! Resizing with antialiasing, as Pillow does it and torchvision within a level: the filter widens with the scale, rows
+//! come first, and between the two passes values are bytes.
+//!
+//! Own code, because the resizing crate filters columns first, which is another result, and instantiates its kernels for
+//! every kind of pixel in the crate that calls it: three quarters of this crate's build time.
 
 use super::{Image, Part};
 use crate::data::options::ResizeTo;
 use crate::error::{Error, Result};
-use fast_image_resize::images::{CroppedImage, Image as Buffer, ImageRef};
-use fast_image_resize::{FilterType, IntoImageView, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use zoo::Interpolation;
 
 /// The longest side that a resize may make: a panorama of 1 x 8192 pixels cannot become one of 4096 x 2^25.
 const MAX_SIDE: usize = 1 << 16;
+/// Bits behind the point of a weight: 8 stay for the pixel and 2 for sign and overshoot.
+const PRECISION: u32 = 32 - 8 - 2;
 
 /// The `(height, width)` that an image of `height` x `width` gets. Of the longer side, fractions are cut off.
 pub(super) fn target(to: ResizeTo, height: usize, width: usize) -> Result<(usize, usize)> {
@@ -35,29 +38,121 @@ pub(super) fn resize(image: &Image, size: (usize, usize), interpolation: Interpo
 
 /// A part of the image at `(height, width)`; pixels outside the part count for nothing.
 pub(super) fn resize_part(image: &Image, part: Part, size: (usize, usize), interpolation: Interpolation) -> Image {
-    let pixel = if image.channels == 1 { PixelType::U8 } else { PixelType::U8x3 };
-    let whole = ImageRef::new(image.width as u32, image.height as u32, &image.pixels, pixel)
-        .expect("an image has as many pixels as its sizes say");
-    let [left, top, width, height] = [part.left, part.top, part.width, part.height].map(|side| side as u32);
-    let part = CroppedImage::new(&whole, left, top, width, height).expect("a part lies inside its image");
-    let pixels = match interpolation {
-        Interpolation::Nearest => pass(&part, size, ResizeAlg::Nearest),
-        Interpolation::Bilinear => two_passes(&part, size, FilterType::Bilinear),
-        Interpolation::Bicubic => two_passes(&part, size, FilterType::CatmullRom),
+    match interpolation {
+        Interpolation::Nearest => nearest(image, part, size),
+        Interpolation::Bilinear => filtered(image, part, size, &Filter { support: 1.0, weight: triangle }),
+        Interpolation::Bicubic => filtered(image, part, size, &Filter { support: 2.0, weight: cubic }),
+    }
+}
+
+fn nearest(image: &Image, part: Part, (height, width): (usize, usize)) -> Image {
+    let source = |at: usize, from: usize, to: usize| ((at as f64 + 0.5) * from as f64 / to as f64) as usize;
+    let mut pixels = Vec::with_capacity(height * width * image.channels);
+    for y in 0..height {
+        for x in 0..width {
+            let (down, right) = (source(y, part.height, height), source(x, part.width, width));
+            pixels.extend_from_slice(image.pixel(part.top + down, part.left + right));
+        }
+    }
+    Image::new(height, width, image.channels, pixels)
+}
+
+fn filtered(image: &Image, part: Part, (height, width): (usize, usize), filter: &Filter) -> Image {
+    let rows = if part.width == width {
+        super::crop::crop(image, part)
+    } else if image.channels == 1 {
+        resize_rows::<1>(image, part, width, filter)
+    } else {
+        resize_rows::<3>(image, part, width, filter)
     };
-    Image::new(size.0, size.1, image.channels, pixels.into_vec())
+    if part.height == height { rows } else { resize_columns(&rows, height, filter) }
 }
 
-/// The library itself would filter columns first, and bytes between the passes make that another result.
-fn two_passes(part: &impl IntoImageView, (height, width): (usize, usize), filter: FilterType) -> Buffer<'static> {
-    let rows = pass(part, (part.height() as usize, width), ResizeAlg::Convolution(filter));
-    if part.height() as usize == height { rows } else { pass(&rows, (height, width), ResizeAlg::Convolution(filter)) }
+/// Each row of a part at `width` pixels.
+fn resize_rows<const C: usize>(image: &Image, part: Part, width: usize, filter: &Filter) -> Image {
+    let taps = filter.taps(part.width, width);
+    let mut pixels = Vec::with_capacity(part.height * width * C);
+    for y in part.top..part.top + part.height {
+        let row = &image.row(y).as_chunks::<C>().0[part.left..part.left + part.width];
+        for Taps { first, weights } in &taps {
+            let mut sums = [1 << (PRECISION - 1); C];
+            for (pixel, weight) in row[*first..].iter().zip(weights) {
+                for (sum, value) in sums.iter_mut().zip(pixel) {
+                    *sum += i32::from(*value) * weight;
+                }
+            }
+            pixels.extend(sums.map(level));
+        }
+    }
+    Image::new(part.height, width, C, pixels)
 }
 
-fn pass(from: &impl IntoImageView, (height, width): (usize, usize), algorithm: ResizeAlg) -> Buffer<'static> {
-    let pixel = from.pixel_type().expect("an image's pixels have one type");
-    let mut to = Buffer::new(width as u32, height as u32, pixel);
-    let options = ResizeOptions::new().resize_alg(algorithm);
-    Resizer::new().resize(from, &mut to, &options).expect("both images have pixels of one type");
-    to
+/// Each column at `height` pixels.
+fn resize_columns(image: &Image, height: usize, filter: &Filter) -> Image {
+    let mut pixels = Vec::with_capacity(height * image.width * image.channels);
+    let mut sums = vec![0; image.width * image.channels];
+    for Taps { first, weights } in filter.taps(image.height, height) {
+        sums.fill(1 << (PRECISION - 1));
+        for (y, weight) in (first..).zip(weights) {
+            for (sum, value) in sums.iter_mut().zip(image.row(y)) {
+                *sum += i32::from(*value) * weight;
+            }
+        }
+        pixels.extend(sums.iter().map(|&sum| level(sum)));
+    }
+    Image::new(height, image.width, image.channels, pixels)
+}
+
+fn level(sum: i32) -> u8 {
+    (sum >> PRECISION).clamp(0, 255) as u8
+}
+
+/// A resampling filter and how far it reaches, in pixels of the smaller image.
+struct Filter {
+    support: f64,
+    weight: fn(f64) -> f64,
+}
+
+/// The pixels that one result is made of: from `first` on, with these weights of sum 2^[`PRECISION`].
+struct Taps {
+    first: usize,
+    weights: Vec<i32>,
+}
+
+impl Filter {
+    /// For each pixel of a side of `to`, what it takes of a side of `from`.
+    fn taps(&self, from: usize, to: usize) -> Vec<Taps> {
+        let scale = from as f64 / to as f64;
+        let widened = scale.max(1.0);
+        let reach = self.support * widened;
+        (0..to)
+            .map(|at| {
+                let center = (at as f64 + 0.5) * scale;
+                let first = (center - reach + 0.5).max(0.0) as usize;
+                let end = ((center + reach + 0.5) as usize).min(from);
+                let weights: Vec<f64> =
+                    (first..end).map(|pixel| (self.weight)((pixel as f64 - center + 0.5) / widened)).collect();
+                let sum: f64 = weights.iter().sum();
+                let fixed = |weight: f64| (weight / sum * f64::from(1 << PRECISION)).round() as i32;
+                Taps { first, weights: weights.into_iter().map(fixed).collect() }
+            })
+            .collect()
+    }
+}
+
+fn triangle(x: f64) -> f64 {
+    (1.0 - x.abs()).max(0.0)
+}
+
+/// Keys' cubic with a = -0.5.
+fn cubic(x: f64) -> f64 {
+    const A: f64 = -0.5;
+    let x = x.abs();
+    if x < 1.0 {
+        ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+    } else if x < 2.0 {
+        (((x - 5.0) * x + 8.0) * x - 4.0) * A
+    } else {
+        0.0
+    }
 }
