@@ -6,7 +6,7 @@ use std::f32::consts::{FRAC_1_SQRT_2, TAU};
 pub(super) fn forward(x: &Tensor, activation: Activation) -> Result<Tensor> {
     match activation {
         Activation::Identity => Ok(x.clone()),
-        Activation::Relu => apply(x, |x| if x <= 0. { 0. } else { x }, |_, y| if y <= 0. { 0. } else { 1. }),
+        Activation::Relu => apply(x, rectify, |_, y| rectified(1., y)),
         Activation::Silu => apply(x, |x| x * sigmoid(x), |x, _| sigmoid(x) * (1. + x * sigmoid(-x))),
         Activation::Gelu => {
             apply(x, |x| x * normal(x), |x, _| normal(x) + x * (-0.5 * x * x).exp() * (1. / TAU.sqrt()))
@@ -23,8 +23,7 @@ pub(super) fn add_relu(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         fill(a.len(), TASK, |task, y| {
             let (a, b) = (&a[task * TASK..][..y.len()], &b[task * TASK..][..y.len()]);
             for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
-                let sum = a + b;
-                *y = if sum <= 0. { 0. } else { sum };
+                *y = rectify(a + b);
             }
         })
     };
@@ -36,7 +35,7 @@ pub(super) fn add_relu(a: &Tensor, b: &Tensor) -> Result<Tensor> {
             fill(dy.len(), TASK, |task, dx| {
                 let (y, dy) = (&y[task * TASK..][..dx.len()], &dy[task * TASK..][..dx.len()]);
                 for ((dx, y), dy) in dx.iter_mut().zip(y).zip(dy) {
-                    *dx = if *y <= 0. { 0. } else { *dy };
+                    *dx = rectified(*dy, *y);
                 }
             })
         };
@@ -74,6 +73,16 @@ fn apply(
         });
         Ok([Some(Tensor::from_vec(dx, dy.shape(), &Device::Cpu)?)])
     })
+}
+
+/// ReLU. A NaN stays one.
+pub(in crate::ops) fn rectify(x: f32) -> f32 {
+    if x <= 0. { 0. } else { x }
+}
+
+/// The gradient before a ReLU that gave `y`, from the gradient after it.
+pub(in crate::ops) fn rectified(dy: f32, y: f32) -> f32 {
+    if y <= 0. { 0. } else { dy }
 }
 
 fn sigmoid(x: f32) -> f32 {

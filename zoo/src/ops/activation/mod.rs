@@ -9,7 +9,7 @@
 //!
 //! ReLU: Nair and Hinton (2010). SiLU: Elfwing et al. (2017). GELU, exact: Hendrycks and Gimpel (2016).
 
-mod cpu;
+pub(super) mod cpu;
 pub(super) mod reference;
 
 use crate::ops::node::in_main_memory;

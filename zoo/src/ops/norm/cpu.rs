@@ -2,6 +2,7 @@
 //! for `dx`; each is left out where nobody needs it.
 
 use super::{Epilogue, Extent};
+use crate::ops::activation::cpu::{rectified, rectify};
 use crate::ops::node::{Gradients, TASK, record2, record3, values};
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
@@ -10,64 +11,53 @@ use std::ops::Range;
 /// Rows that are summed in f32 before the sum joins an f64 one.
 const BLOCK: usize = 64;
 
-/// The result, and each channel's mean and biased variance (of group norm: those of the first segment's
-/// groups).
+/// Normalises with `statistics`, through which the gradient flows too where they are `of_x`.
 pub(super) fn normalise(
     x: &Tensor,
     affine: &Tensor,
     extent: Extent,
-    given: Option<(Tensor, Tensor)>,
+    statistics: Statistics,
+    of_x: bool,
     eps: f64,
     epilogue: Epilogue,
-) -> Result<(Tensor, Tensor, Tensor)> {
+) -> Result<Tensor> {
     let (x, affine) = (x.contiguous()?, affine.contiguous()?);
     let residual = epilogue.residual.map(Tensor::contiguous).transpose()?;
-    let relu = epilogue.relu;
-
-    let batch = given.is_none();
-    let statistics = match &given {
-        Some((mean, variance)) => Statistics::given(&values(mean)?, &values(variance)?),
-        None => Statistics::of(&values(&x)?, extent),
-    };
     let y = {
         let residual = residual.as_ref().map(values).transpose()?;
-        forward(&values(&x)?, residual.as_deref(), &statistics, &values(&affine)?, extent, eps, relu)
+        forward(&values(&x)?, residual.as_deref(), &statistics, &values(&affine)?, extent, eps, epilogue.relu)
     };
-    let (mean, variance) = statistics.tensors(extent)?;
-
     let backward = Backward {
         x: x.detach(),
         affine: affine.detach(),
         statistics,
         extent,
-        batch,
+        of_x,
         eps,
-        relu,
+        relu: epilogue.relu,
         wants: [x.track_op(), affine.track_op(), residual.as_ref().is_some_and(Tensor::track_op)],
     };
-    let y = match &residual {
+    match &residual {
         Some(residual) => record3("normalise", [&x, &affine, residual], y, x.shape(), move |y, dy| backward.run(y, dy)),
         None => record2("normalise", [&x, &affine], y, x.shape(), move |y, dy| {
             let [dx, daffine, _] = backward.run(y, dy)?;
             Ok([dx, daffine])
         }),
-    }?;
-    Ok((y, mean, variance))
+    }
 }
 
 /// Mean and biased variance of each group of each segment.
-struct Statistics {
+pub(super) struct Statistics {
     mean: Vec<f64>,
     variance: Vec<f64>,
 }
 
 impl Statistics {
-    fn given(mean: &[f32], variance: &[f32]) -> Self {
-        let wide = |values: &[f32]| values.iter().map(|&value| f64::from(value)).collect();
-        Statistics { mean: wide(mean), variance: wide(variance) }
-    }
-
-    fn of(x: &[f32], extent: Extent) -> Self {
+    /// Those of `x`.
+    pub(super) fn of(x: &Tensor, extent: Extent) -> Result<Self> {
+        let x = x.contiguous()?;
+        let x = values(&x)?;
+        let x = &*x;
         let tasks = Task::all(extent);
         let partial: Vec<Moments> = in_parallel(&tasks, |task| Moments::of_rows(task.of(x, extent), extent.channels));
         let mut statistics = Statistics { mean: Vec::new(), variance: Vec::new() };
@@ -77,29 +67,34 @@ impl Statistics {
                 channels.join(partial);
             }
             for group in 0..extent.groups {
-                let mut moments = Moments::none(1);
+                let (mut count, mut mean, mut squares) = (0., 0., 0.);
                 for c in group * extent.width()..(group + 1) * extent.width() {
-                    moments.join(&Moments {
-                        count: channels.count,
-                        mean: vec![channels.mean[c]],
-                        squares: vec![channels.squares[c]],
-                    });
+                    let joined = Joined::new(count, channels.count);
+                    joined.join(&mut mean, &mut squares, channels.mean[c], channels.squares[c]);
+                    count += channels.count;
                 }
-                statistics.mean.push(moments.mean[0]);
-                statistics.variance.push(moments.squares[0] / moments.count.max(1.));
+                statistics.mean.push(mean);
+                statistics.variance.push(squares / count.max(1.));
             }
         }
-        statistics
+        Ok(statistics)
     }
 
-    /// `f32[C]` each; of a group norm the groups of the first segment.
-    fn tensors(&self, extent: Extent) -> Result<(Tensor, Tensor)> {
-        let narrow = |values: &[f64]| {
-            let values: Vec<f32> = values.iter().take(extent.groups).map(|&value| value as f32).collect();
-            let len = values.len();
-            Tensor::from_vec(values, len, &Device::Cpu)
+    /// One of each for every channel.
+    pub(super) fn given(mean: &Tensor, variance: &Tensor) -> Result<Self> {
+        let wide = |tensor: &Tensor| -> Result<Vec<f64>> {
+            Ok(values(&tensor.contiguous()?)?.iter().map(|&value| f64::from(value)).collect())
         };
-        Ok((narrow(&self.mean)?, narrow(&self.variance)?))
+        Ok(Statistics { mean: wide(mean)?, variance: wide(variance)? })
+    }
+
+    /// Means and variances as `f32`.
+    pub(super) fn tensors(&self) -> Result<[Tensor; 2]> {
+        let narrow = |values: &[f64]| {
+            let narrow: Vec<f32> = values.iter().map(|&value| value as f32).collect();
+            Tensor::from_vec(narrow, values.len(), &Device::Cpu)
+        };
+        Ok([narrow(&self.mean)?, narrow(&self.variance)?])
     }
 }
 
@@ -291,10 +286,6 @@ fn forward(
     y
 }
 
-fn rectify(y: f32) -> f32 {
-    if y <= 0. { 0. } else { y }
-}
-
 #[inline(always)]
 fn forward_row(
     x: &[f32],
@@ -317,7 +308,7 @@ struct Backward {
     statistics: Statistics,
     extent: Extent,
     /// Whether the statistics depend on `x`.
-    batch: bool,
+    of_x: bool,
     eps: f64,
     relu: bool,
     /// Who needs a gradient: x, affine, residual.
@@ -332,7 +323,7 @@ impl Backward {
 
         // Where the residual needs the masked gradient it is written once and read from then on.
         let mut masked = vec![0.; if wants_residual && self.relu { g.len() } else { 0 }];
-        let needs_sums = wants_affine || (wants_x && self.batch);
+        let needs_sums = wants_affine || (wants_x && self.of_x);
         let sums = if needs_sums || !masked.is_empty() { Some(self.sums(&x, &g, mask, &mut masked)) } else { None };
         let dresidual = match (wants_residual, self.relu) {
             (false, _) => None,
@@ -415,7 +406,7 @@ impl Backward {
                 (0..channels).map(move |c| (f64::from(weight[c]) * self.inverse_deviation(segment, c)) as f32)
             })
             .collect();
-        let line = sums.filter(|_| self.batch).map(|sums| {
+        let line = sums.filter(|_| self.of_x).map(|sums| {
             // A group's mean of `weight * g` and of `weight * g * (x - mean)`.
             let of_groups = |sums: &[f64]| -> Vec<f64> {
                 let weighted: Vec<f64> =
@@ -445,23 +436,18 @@ impl Backward {
                 let (x, g) = (&x[at..][..channels], &g[at..][..channels]);
                 match (mask.map(|mask| &mask[at..][..channels]), line) {
                     (None, None) => dx_row(g, factor, |g, _| g, |_| 0., dx),
-                    (Some(y), None) => dx_row(g, factor, |g, c| masked(g, y[c]), |_| 0., dx),
+                    (Some(y), None) => dx_row(g, factor, |g, c| rectified(g, y[c]), |_| 0., dx),
                     (None, Some([mean, a, b])) => {
                         dx_row(g, factor, |g, _| g, |c| a[c] * (x[c] - mean[c]) + b[c], dx);
                     }
                     (Some(y), Some([mean, a, b])) => {
-                        dx_row(g, factor, |g, c| masked(g, y[c]), |c| a[c] * (x[c] - mean[c]) + b[c], dx);
+                        dx_row(g, factor, |g, c| rectified(g, y[c]), |c| a[c] * (x[c] - mean[c]) + b[c], dx);
                     }
                 }
             }
         });
         Ok(dx)
     }
-}
-
-/// The gradient before a ReLU that gave `y`.
-fn masked(g: f32, y: f32) -> f32 {
-    if y <= 0. { 0. } else { g }
 }
 
 #[inline(always)]
@@ -504,12 +490,12 @@ impl Sums {
                     (None, _) => (0..channels).for_each(|c| add(c, g[c])),
                     (Some(mask), true) => {
                         let y = &mask[at..][..channels];
-                        (0..channels).for_each(|c| add(c, masked(g[c], y[c])));
+                        (0..channels).for_each(|c| add(c, rectified(g[c], y[c])));
                     }
                     (Some(mask), false) => {
                         let (y, out) = (&mask[at..][..channels], &mut masked_out[at..][..channels]);
                         for c in 0..channels {
-                            out[c] = masked(g[c], y[c]);
+                            out[c] = rectified(g[c], y[c]);
                             add(c, out[c]);
                         }
                     }

@@ -52,12 +52,17 @@ pub fn batch_norm(x: &Tensor, affine: &Tensor, eps: f64, epilogue: Epilogue) -> 
         );
     }
     let extent = Extent { segments: 1, rows, channels, groups: channels };
-    let (y, mean, variance) = if on_cpu(x, affine, epilogue) {
-        cpu::normalise(x, affine, extent, None, eps, epilogue)?
+    let (y, [mean, variance]) = if on_cpu(x, affine, epilogue) {
+        let statistics = cpu::Statistics::of(x, extent)?;
+        let tensors = statistics.tensors()?;
+        (cpu::normalise(x, affine, extent, statistics, true, eps, epilogue)?, tensors)
     } else {
-        reference::normalise(x, affine, extent, None, eps, epilogue)?
+        let statistics = reference::statistics(x, extent)?;
+        let tensors = statistics.clone().map(|statistic| statistic.detach());
+        (reference::normalise(x, affine, extent, statistics, eps, epilogue)?, tensors)
     };
-    let variance = (variance * (rows as f64 / (rows - 1) as f64))?;
+    let unbiased = rows as f64 / (rows - 1) as f64;
+    let (mean, variance) = (mean.flatten_all()?, (variance.flatten_all()? * unbiased)?);
     Ok((y, BatchStatistics { mean, variance }))
 }
 
@@ -78,13 +83,13 @@ pub fn batch_norm_with(
         bail!("batch_norm takes statistics of [{channels}], not {:?} and {:?}", mean.shape(), variance.shape());
     }
     let extent = Extent { segments: 1, rows: x.elem_count() / channels, channels, groups: channels };
-    let given = Some((mean.detach(), variance.detach()));
-    let (y, ..) = if on_cpu(x, affine, epilogue) && in_main_memory(&[mean, variance]) {
-        cpu::normalise(x, affine, extent, given, eps, epilogue)?
+    if on_cpu(x, affine, epilogue) && in_main_memory(&[mean, variance]) {
+        cpu::normalise(x, affine, extent, cpu::Statistics::given(mean, variance)?, false, eps, epilogue)
     } else {
-        reference::normalise(x, affine, extent, given, eps, epilogue)?
-    };
-    Ok(y)
+        let shape = (1, 1, channels, 1);
+        let given = [mean.detach().reshape(shape)?, variance.detach().reshape(shape)?];
+        reference::normalise(x, affine, extent, given, eps, epilogue)
+    }
 }
 
 /// Group norm: each sample's channels in `groups` equal runs. Shapes as for [`batch_norm`].
@@ -98,12 +103,11 @@ pub fn group_norm(x: &Tensor, affine: &Tensor, groups: usize, eps: f64, epilogue
     }
     let segments = x.dims()[0];
     let extent = Extent { segments, rows: x.elem_count() / (segments * channels).max(1), channels, groups };
-    let (y, ..) = if on_cpu(x, affine, epilogue) {
-        cpu::normalise(x, affine, extent, None, eps, epilogue)?
+    if on_cpu(x, affine, epilogue) {
+        cpu::normalise(x, affine, extent, cpu::Statistics::of(x, extent)?, true, eps, epilogue)
     } else {
-        reference::normalise(x, affine, extent, None, eps, epilogue)?
-    };
-    Ok(y)
+        reference::normalise(x, affine, extent, reference::statistics(x, extent)?, eps, epilogue)
+    }
 }
 
 /// Where one mean and variance hold: in each of `segments` runs of `rows` rows, each of `groups` runs of

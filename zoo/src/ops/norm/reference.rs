@@ -3,30 +3,27 @@ use crate::ops::activation;
 use crate::ops::node::computing;
 use candle_core::{Result, Tensor};
 
-/// The result, and each channel's mean and biased variance (of group norm: nothing of use).
+/// Mean and biased variance of each group of each segment of `x`, `[segments, 1, groups, 1]`.
+pub(super) fn statistics(x: &Tensor, extent: Extent) -> Result<[Tensor; 2]> {
+    let x = grouped(x, extent)?;
+    let mean = x.mean_keepdim((1, 3))?;
+    let variance = x.broadcast_sub(&mean)?.sqr()?.mean_keepdim((1, 3))?;
+    Ok([mean, variance])
+}
+
+/// Normalises with statistics that can be broadcast to `[segments, rows, groups, width]`.
 pub(super) fn normalise(
     x: &Tensor,
     affine: &Tensor,
     extent: Extent,
-    given: Option<(Tensor, Tensor)>,
+    [mean, variance]: [Tensor; 2],
     eps: f64,
     epilogue: Epilogue,
-) -> Result<(Tensor, Tensor, Tensor)> {
+) -> Result<Tensor> {
     let dtype = computing(x.dtype());
-    let Extent { segments, rows, channels, groups } = extent;
-    let grouped = x.to_dtype(dtype)?.reshape((segments, rows, groups, extent.width()))?;
-    let (mean, variance) = match given {
-        Some((mean, variance)) => {
-            let shape = (1, 1, groups, extent.width());
-            (mean.to_dtype(dtype)?.reshape(shape)?, variance.to_dtype(dtype)?.reshape(shape)?)
-        }
-        None => {
-            let mean = grouped.mean_keepdim((1, 3))?;
-            let variance = grouped.broadcast_sub(&mean)?.sqr()?.mean_keepdim((1, 3))?;
-            (mean, variance)
-        }
-    };
-    let normalised = grouped.broadcast_sub(&mean)?.broadcast_div(&(&variance + eps)?.sqrt()?)?;
+    let Extent { segments, rows, channels, .. } = extent;
+    let (mean, variance) = (mean.to_dtype(dtype)?, variance.to_dtype(dtype)?);
+    let normalised = grouped(x, extent)?.broadcast_sub(&mean)?.broadcast_div(&(variance + eps)?.sqrt()?)?;
     let affine = affine.to_dtype(dtype)?;
     let mut y = normalised
         .reshape((segments * rows, channels))?
@@ -39,5 +36,10 @@ pub(super) fn normalise(
     if epilogue.relu {
         y = activation::reference::relu(&y)?;
     }
-    Ok((y.to_dtype(x.dtype())?, mean.detach().flatten_all()?, variance.detach().flatten_all()?))
+    y.to_dtype(x.dtype())
+}
+
+fn grouped(x: &Tensor, extent: Extent) -> Result<Tensor> {
+    let Extent { segments, rows, groups, .. } = extent;
+    x.to_dtype(computing(x.dtype()))?.reshape((segments, rows, groups, extent.width()))
 }
