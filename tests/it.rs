@@ -6,6 +6,8 @@ mod it {
     mod experiment;
     #[cfg(feature = "hub")]
     mod hub;
+    mod downstream;
+    mod expansions;
     mod models;
     mod registry;
     mod resume;

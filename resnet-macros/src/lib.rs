@@ -93,7 +93,7 @@ impl Model {
         let text = match read(&file) {
             Ok(text) => text,
             Err(reason) => {
-                let message = format!("cannot read `{}`: {reason}", file.display());
+                let message = format!("cannot read `{written}`, a path from the folder of Cargo.toml: {reason}");
                 return [
                     error(self.path.span(), &message),
                     self.module(&expand::stub(None, &self.name.to_string(), krate)),

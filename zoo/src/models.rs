@@ -17,6 +17,7 @@ crate::zoo! {
     pub mod resnet26t = "resnet26t.yaml";
     pub mod resnet34 = "resnet34.yaml";
     pub mod resnet50 = "resnet50.yaml";
+    pub mod resnet50_fpn = "resnet50_fpn.yaml";
     pub mod resnet50d = "resnet50d.yaml";
     pub mod resnet101 = "resnet101.yaml";
     pub mod resnet152 = "resnet152.yaml";
@@ -41,6 +42,7 @@ pub fn all() -> &'static [Entry] {
         resnet50d::ENTRY,
         seresnet50::ENTRY,
         ecaresnet50t::ENTRY,
+        resnet50_fpn::ENTRY,
         r3d_18::ENTRY,
         mc3_18::ENTRY,
         r2plus1d_18::ENTRY,

@@ -2,7 +2,7 @@
 
 use super::Module;
 use super::layer::{Argument, Scope, Step, activation, array, chain, describe, number, train_name};
-use crate::spec::{Activation, Block, Op, Shortcut, Stage};
+use crate::spec::{Activation, Block, Shortcut, Stage};
 use proc_macro2::{Literal, TokenStream};
 use quote::{format_ident, quote};
 use std::collections::BTreeSet;
@@ -206,7 +206,9 @@ fn stage_function(defined: &Defined, out: &TokenStream, ones: &TokenStream) -> T
 
 fn forward(module: &mut Module<'_>, block: &Block, defined: &Defined, drop_path: bool) -> TokenStream {
     let mut steps = module.steps(&block.layers, &quote!(self));
-    if drop_path {
+    // Where there is no shortcut a dropped path would be a dropped sample.
+    let drop_if_added = drop_path && defined.shortcut == ShortcutKind::Same;
+    if drop_path && !drop_if_added {
         steps.push(Step::ForwardT(quote!(self.drop_path)));
     }
     let after = activation(block.after);
@@ -228,7 +230,8 @@ fn forward(module: &mut Module<'_>, block: &Block, defined: &Defined, drop_path:
     if defined.shortcut != ShortcutKind::None || !identity {
         module.nn.insert("Activation");
     }
-    let mut train = if defined.shortcut == ShortcutKind::Downsample { quote!(train) } else { train_name(&steps) };
+    let mut train =
+        if defined.shortcut == ShortcutKind::Downsample || drop_if_added { quote!(train) } else { train_name(&steps) };
     let body = match (defined.shortcut, steps.last().cloned()) {
         (ShortcutKind::None, Some(Step::Norm { path, activation: None })) if !identity => {
             steps.pop();
@@ -243,7 +246,8 @@ fn forward(module: &mut Module<'_>, block: &Block, defined: &Defined, drop_path:
         (ShortcutKind::Same, _) => {
             module.nn.insert("add_activation");
             let plain = if identity { quote!(Ok(x)) } else { quote!(#after.forward(&x)) };
-            let end = quote!(if self.keeps_shape { add_activation(&x, &shortcut, #after) } else { #plain });
+            let drop = drop_if_added.then(|| quote!(let x = self.drop_path.forward_t(&x, train)?;));
+            let end = quote!(if self.keeps_shape { #drop add_activation(&x, &shortcut, #after) } else { #plain });
             chain(&steps, Some(end))
         }
         (_, Some(Step::Norm { path, activation: None })) => {
@@ -258,8 +262,6 @@ fn forward(module: &mut Module<'_>, block: &Block, defined: &Defined, drop_path:
             chain(&steps, Some(quote!(add_activation(#x, &shortcut, #after))))
         }
     };
-    let has_train = block.layers.iter().any(|layer| matches!(layer.op, Op::Norm { .. } | Op::Dropout(_)));
-    debug_assert!(!has_train || train.to_string() == "train");
     quote! {
         #[doc = " The block's output; `train` says whether norms use the batch and dropouts draw."]
         pub fn forward_t(&self, x: &Tensor, #train: bool) -> Result<Tensor> {
