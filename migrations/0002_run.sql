@@ -13,6 +13,7 @@ CREATE TABLE run (
     spec_sha256   TEXT NOT NULL,                                          -- the model card's hash of them
     weights       TEXT NOT NULL CHECK (json_valid(weights)),              -- where from, sha256, what was loaded
     data_sha256   TEXT NOT NULL,
+    classes       TEXT NOT NULL CHECK (json_valid(classes)),              -- ["T-shirt/top", ..]
     seed          INTEGER NOT NULL,                                       -- the 64 bits of an unsigned number
     build_id      INTEGER NOT NULL REFERENCES build (id),
     state         TEXT NOT NULL CHECK (state IN ('QUEUED', 'RUNNING', 'INTERRUPTED', 'FAILED', 'COMPLETED')),

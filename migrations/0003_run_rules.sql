@@ -10,7 +10,7 @@ END;
 
 CREATE TRIGGER run_recipe BEFORE UPDATE OF
     uid, experiment_id, config_hash, source_hash, overrides, provenance, model, spec_hash, spec_sha256, data_sha256,
-    seed, build_id, created_ms
+    classes, seed, build_id, created_ms
 ON run
 BEGIN
     SELECT RAISE(ABORT, 'what a run ran never changes');

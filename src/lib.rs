@@ -1,5 +1,7 @@
 //! Fine-tune the zoo's models from an experiment file, and record every run.
 
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod data;
 pub mod error;
 pub mod experiment;

@@ -1,3 +1,15 @@
 //! `resnet-zoo`: parse, dispatch, exit code.
 
-fn main() {}
+use clap::Parser;
+use resnet_zoo::cli::{Cli, report};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

@@ -3,6 +3,7 @@
 mod it {
     mod classify;
     mod data;
+    mod cli;
     mod experiment;
     #[cfg(feature = "hub")]
     mod hub;

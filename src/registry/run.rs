@@ -32,6 +32,8 @@ pub struct NewRun {
     pub weights: Value,
     /// The data's hash.
     pub data_sha256: String,
+    /// The classes' names.
+    pub classes: Vec<String>,
     /// The seed of all randomness.
     pub seed: u64,
 }
@@ -173,6 +175,8 @@ pub struct RunDetail {
     pub weights: Value,
     /// The data's hash.
     pub data_sha256: String,
+    /// The classes' names.
+    pub classes: Vec<String>,
     /// What it was built from.
     pub build: BuildRecord,
     /// The processes that worked on it.
@@ -183,6 +187,24 @@ pub struct RunDetail {
     pub warnings: Vec<WarningRecord>,
     /// Values that a resume did not reproduce bit for bit.
     pub replay_mismatches: u64,
+}
+
+impl RunDetail {
+    /// Samples trained on, and the seconds that their steps took, over all attempts.
+    pub fn speed(&self) -> (f64, f64) {
+        let samples: i64 = self.attempts.iter().map(|attempt| attempt.samples).sum();
+        (samples as f64, self.attempts.iter().map(|attempt| attempt.step_seconds).sum())
+    }
+
+    /// The best checkpoint, or the newest where none is the best yet.
+    ///
+    /// # Errors
+    /// Where the run has none.
+    pub fn best_checkpoint(&self) -> Result<&CheckpointRecord> {
+        let best = self.checkpoints.iter().find(|checkpoint| checkpoint.role == "best");
+        best.or(self.checkpoints.first())
+            .ok_or_else(|| Error::input(format!("the run {} has no checkpoint yet", self.listing.id)))
+    }
 }
 
 /// A file as it was when the run began.

@@ -11,8 +11,8 @@ mod read;
 mod runs;
 
 pub use points::Batch;
-pub use query::{Answer, checked_query};
-pub use read::Reader;
+pub use query::Answer;
+pub use read::{Reader, short_id};
 pub use runs::{Start, Working};
 
 use super::blob::Blobs;

@@ -7,9 +7,6 @@ use crate::error::Result;
 use crate::registry::blob::Stored;
 use crate::train::event::Role;
 
-/// Checkpoints kept of each role; `last` has two so that a damaged one leaves another.
-const KEPT: [(Role, i64); 2] = [(Role::Last, 2), (Role::Best, 1)];
-
 impl Store {
     /// Writes, in one transaction, a batch and the checkpoint that comes after it, and drops the rows of checkpoints
     /// that are no longer kept. The caller stored the blobs and holds [`Blobs::guard`](super::Blobs::guard). Returns
@@ -47,7 +44,8 @@ impl Store {
                 .bind(now)
                 .execute(&mut *connection)
                 .await?;
-            for (role, kept) in KEPT {
+            let keep_last = i64::try_from(run.keep_last).unwrap_or(i64::MAX);
+            for (role, kept) in [(Role::Last, keep_last), (Role::Best, 1)] {
                 sqlx::query(
                     "DELETE FROM checkpoint WHERE run_id = ?1 AND role = ?2 AND step NOT IN
                      (SELECT step FROM checkpoint WHERE run_id = ?1 AND role = ?2 ORDER BY step DESC LIMIT ?3)",

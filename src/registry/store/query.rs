@@ -62,7 +62,7 @@ fn text_of(error: &sqlx::Error) -> String {
 ///
 /// # Errors
 /// Says what is wrong.
-pub fn checked_query(sql: &str) -> Result<&str> {
+pub(super) fn checked_query(sql: &str) -> Result<&str> {
     let end = first_semicolon(sql).unwrap_or(sql.len());
     if !blank(sql[end..].trim_start_matches(';')) {
         return Err(Error::input("write one statement at a time: something follows the first `;`"));

@@ -227,13 +227,14 @@ struct DetailRow {
     spec_sha256: String,
     weights: String,
     data_sha256: String,
+    classes: String,
     build_id: i64,
 }
 
 async fn detail(connection: &mut SqliteConnection, listing: &RunListing) -> Tried<RunDetail> {
     let row: DetailRow = sqlx::query_as(
         "SELECT run.id, canonical, provenance, overrides, source.files, spec.files AS spec_files, spec_sha256, weights,
-                data_sha256, build_id
+                data_sha256, classes, build_id
          FROM run JOIN config ON config.hash = config_hash JOIN source ON source.hash = source_hash
              JOIN source AS spec ON spec.hash = spec_hash
          WHERE uid = ?",
@@ -279,6 +280,7 @@ async fn detail(connection: &mut SqliteConnection, listing: &RunListing) -> Trie
         spec_sha256: row.spec_sha256,
         weights: json(&row.weights)?,
         data_sha256: row.data_sha256,
+        classes: json(&row.classes)?,
         build,
         attempts,
         checkpoints: checkpoints

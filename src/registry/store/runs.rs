@@ -18,6 +18,8 @@ pub struct Start {
     pub device: String,
     /// Worker threads.
     pub threads: usize,
+    /// How many of the newest checkpoints are kept; 2 or more, so that a damaged one leaves another.
+    pub keep_last: usize,
 }
 
 /// A run that this process works on; a write under an older epoch than the stored one is refused.
@@ -29,6 +31,8 @@ pub struct Working {
     pub uid: String,
     /// Which of the run's attempts this is, from 1.
     pub lease_epoch: i64,
+    /// How many of the newest checkpoints are kept.
+    pub keep_last: usize,
 }
 
 impl Store {
@@ -60,10 +64,10 @@ impl Store {
             let build = build_id(connection, &start.build).await?;
             let id: i64 = sqlx::query_scalar(
                 "INSERT INTO run (uid, name, experiment_id, config_hash, source_hash, overrides, provenance, model,
-                                  spec_hash, spec_sha256, weights, data_sha256, seed, build_id, state, created_ms,
-                                  lease_epoch, hb_ms)
+                                  spec_hash, spec_sha256, weights, data_sha256, classes, seed, build_id, state,
+                                  created_ms, lease_epoch, hb_ms)
                  VALUES (?1, ?2, (SELECT id FROM experiment WHERE name = ?3), ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12,
-                         ?13, ?14, 'RUNNING', ?15, 1, ?15)
+                         ?13, ?14, ?15, 'RUNNING', ?16, 1, ?16)
                  RETURNING id",
             )
             .bind(uid)
@@ -78,6 +82,7 @@ impl Store {
             .bind(&run.spec_sha256)
             .bind(canonical(&run.weights))
             .bind(&run.data_sha256)
+            .bind(json!(run.classes).to_string())
             .bind(signed(run.seed))
             .bind(build)
             .bind(now)
@@ -86,7 +91,7 @@ impl Store {
             insert_attempt(connection, id, 1, start, build, None, now).await?;
             Ok(id)
         })?;
-        Ok(Working { id, uid: uid.to_owned(), lease_epoch: 1 })
+        Ok(Working { id, uid: uid.to_owned(), lease_epoch: 1, keep_last: start.keep_last })
     }
 
     /// Takes a stopped or crashed run over, to go on after the checkpoint of step `from`. The caller holds its lease.
@@ -124,7 +129,7 @@ impl Store {
             insert_attempt(connection, id, epoch + 1, start, build, from, now).await?;
             Ok((id, epoch + 1))
         })?;
-        Ok(Working { id, uid: uid.to_owned(), lease_epoch })
+        Ok(Working { id, uid: uid.to_owned(), lease_epoch, keep_last: start.keep_last })
     }
 
     /// Notes what the run is going to do: steps, samples, parameters.

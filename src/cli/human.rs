@@ -1,0 +1,90 @@
+//! Numbers as people read them, with units.
+
+/// `84.12 %` of 0.8412.
+pub(super) fn percent(rate: f64) -> String {
+    format!("{:.2} %", 100.0 * rate)
+}
+
+/// `21.8 M` of 21,797,672.
+pub(super) fn count(number: u64) -> String {
+    let scaled = |unit: f64, suffix| {
+        format!("{:.*} {suffix}", if number as f64 / unit < 10.0 { 2 } else { 1 }, number as f64 / unit)
+    };
+    match number {
+        0..1_000 => number.to_string(),
+        1_000..1_000_000 => scaled(1e3, "k"),
+        1_000_000..1_000_000_000 => scaled(1e6, "M"),
+        _ => scaled(1e9, "G"),
+    }
+}
+
+/// `87.3 MB` of 87,319,819.
+pub(super) fn bytes(number: u64) -> String {
+    match number {
+        0..1_000 => format!("{number} B"),
+        _ => format!("{}B", count(number)),
+    }
+}
+
+/// `3 min 12 s`.
+pub(super) fn duration(seconds: f64) -> String {
+    let whole = seconds.max(0.0).round() as u64;
+    match whole {
+        0..10 => format!("{:.1} s", seconds.max(0.0)),
+        10..60 => format!("{whole} s"),
+        60..3_600 => format!("{} min {:02} s", whole / 60, whole % 60),
+        3_600..86_400 => format!("{} h {:02} min", whole / 3_600, whole / 60 % 60),
+        _ => format!("{} d {:02} h", whole / 86_400, whole / 3_600 % 24),
+    }
+}
+
+/// `2 h ago`; a clock that went back makes it `now`.
+pub(super) fn age(now_ms: i64, then_ms: i64) -> String {
+    let seconds = now_ms.saturating_sub(then_ms) / 1000;
+    match seconds {
+        ..5 => "now".to_owned(),
+        5..60 => format!("{seconds} s ago"),
+        60..3_600 => format!("{} min ago", seconds / 60),
+        3_600..86_400 => format!("{} h ago", seconds / 3_600),
+        _ => format!("{} d ago", seconds / 86_400),
+    }
+}
+
+/// A metric's value with its unit: accuracies in per cent, everything else as it is.
+pub(super) fn metric(name: &str, value: Option<f64>) -> String {
+    match value {
+        None => "-".to_owned(),
+        Some(value) if is_rate(name) => percent(value),
+        Some(value) if value != 0.0 && !(1e-3..1e5).contains(&value.abs()) => format!("{value:.3e}"),
+        Some(value) => format!("{value:.4}"),
+    }
+}
+
+/// Whether a metric lies between 0 and 1.
+pub(super) fn is_rate(name: &str) -> bool {
+    name.rsplit('.').next().is_some_and(|name| name.starts_with("top"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units() {
+        assert_eq!(percent(0.8412), "84.12 %");
+        assert_eq!(count(999), "999");
+        assert_eq!(count(21_797_672), "21.8 M");
+        assert_eq!(count(3_670_000_000), "3.67 G");
+        assert_eq!(bytes(87_319_819), "87.3 MB");
+        assert_eq!(duration(3.21), "3.2 s");
+        assert_eq!(duration(192.0), "3 min 12 s");
+        assert_eq!(duration(7_260.0), "2 h 01 min");
+        assert_eq!(age(10_000, 20_000), "now");
+        assert_eq!(age(7_200_000, 0), "2 h ago");
+        assert_eq!(metric("val.top1", Some(0.5)), "50.00 %");
+        assert_eq!(metric("optim.lr", Some(1e-5)), "1.000e-5");
+        assert_eq!(metric("train.loss", Some(2.7e21)), "2.700e21");
+        assert_eq!(metric("val.loss", Some(f64::NAN)), "NaN");
+        assert_eq!(metric("val.loss", None), "-");
+    }
+}

@@ -1,0 +1,189 @@
+//! The command line: one file a command.
+//!
+//! Exit codes: 0 done, 1 the work failed, 2 the input is wrong, 130 and 143 interrupted by SIGINT and SIGTERM.
+
+mod check;
+mod compare;
+mod device;
+mod eval;
+mod human;
+mod listing;
+mod models;
+mod network;
+mod predict;
+mod progress;
+mod pull;
+mod resume;
+mod run;
+mod run_detail;
+mod session;
+mod show;
+mod signals;
+mod specs;
+mod sql;
+mod table;
+mod tags;
+mod terminal;
+
+use crate::error::{Error, Result};
+use crate::registry::store::{Start, short_id};
+use crate::registry::{Clock, Location, Reader, Store};
+use clap::{Args, ColorChoice, Parser, Subcommand};
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+use terminal::Terminal;
+
+const EXAMPLES: &str = "\
+Examples:
+  resnet-zoo models                                the architectures, with parameters and MACs
+  resnet-zoo run experiments/resnet34_ls.yaml      train, with a progress bar, and record the run
+  resnet-zoo runs ls                               what ran, with its best accuracy
+  resnet-zoo runs compare resnet34_ls resnet34     what differs: settings, then results
+  resnet-zoo predict resnet34 --weights best.safetensors cat.jpg
+
+Exit codes: 0 done, 1 failed, 2 wrong input, 130 interrupted by Ctrl-C, 143 by SIGTERM.";
+
+/// Fine-tune ResNets that are described in YAML, and never lose or confuse a result.
+#[derive(Debug, Parser)]
+#[command(name = "resnet-zoo", version, after_help = EXAMPLES, arg_required_else_help = true, color = ColorChoice::Auto)]
+pub struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct Globals {
+    /// The registry's SQLite file; checkpoints lie beside it
+    #[arg(long, global = true, value_name = "PATH", default_value = "runs/registry.sqlite3")]
+    registry: PathBuf,
+    /// Print JSON instead of tables
+    #[arg(long, global = true)]
+    json: bool,
+    /// When to use colours
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    color: ColorChoice,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train what an experiment says, and record it
+    Run(run::Arguments),
+    /// Go on with a run that was interrupted, failed or crashed
+    Resume(resume::Arguments),
+    /// List the architectures
+    Models(models::Arguments),
+    /// Show a model layer by layer, its generated code, or a run
+    Show(show::Arguments),
+    /// Check specs and experiments: every mistake at once
+    Check(check::Arguments),
+    /// Download published weights, verified
+    Pull(pull::Arguments),
+    /// Classify images
+    Predict(predict::Arguments),
+    /// Measure a run's or a file's weights on validation data
+    Eval(eval::Arguments),
+    /// What ran: list, show, compare
+    #[command(subcommand)]
+    Runs(Runs),
+    /// Ask the registry in SQL, read-only
+    Sql(sql::Arguments),
+}
+
+#[derive(Debug, Subcommand)]
+enum Runs {
+    /// List all runs, newest first
+    Ls(listing::Arguments),
+    /// Show everything about one run
+    Show(run_detail::Arguments),
+    /// Compare runs: the settings that differ, then the results
+    Compare(compare::Arguments),
+}
+
+/// What every command gets.
+#[derive(Debug)]
+struct Context {
+    location: Location,
+    json: bool,
+    terminal: Terminal,
+    clock: Clock,
+}
+
+impl Cli {
+    /// Does what was asked.
+    ///
+    /// # Errors
+    /// What went wrong; [`report`] prints it, [`Error::exit_code`] is the exit code.
+    pub fn run(self) -> Result<()> {
+        let mut context = Context {
+            location: Location::new(self.globals.registry),
+            json: self.globals.json,
+            terminal: Terminal::new(self.globals.color),
+            clock: Clock::new(system_time_ms),
+        };
+        match &self.command {
+            Command::Run(arguments) => run::run(arguments, &mut context),
+            Command::Resume(arguments) => resume::run(arguments, &mut context),
+            Command::Models(arguments) => models::run(arguments, &mut context),
+            Command::Show(arguments) => show::run(arguments, &mut context),
+            Command::Check(arguments) => check::run(arguments, &mut context),
+            Command::Pull(arguments) => pull::run(arguments, &mut context),
+            Command::Predict(arguments) => predict::run(arguments, &mut context),
+            Command::Eval(arguments) => eval::run(arguments, &mut context),
+            Command::Runs(Runs::Ls(arguments)) => listing::run(arguments, &mut context),
+            Command::Runs(Runs::Show(arguments)) => run_detail::run(arguments, &mut context),
+            Command::Runs(Runs::Compare(arguments)) => compare::run(arguments, &mut context),
+            Command::Sql(arguments) => sql::run(arguments, &mut context),
+        }
+    }
+}
+
+impl Context {
+    fn reader(&self) -> Result<Reader> {
+        Reader::open(self.location.clone(), self.clock.clone())
+    }
+
+    /// Says something to a person: on stderr where stdout is for programs.
+    fn say(&mut self, text: &str) -> Result<()> {
+        if self.json {
+            eprintln!("{text}");
+            return Ok(());
+        }
+        self.terminal.print(text)
+    }
+
+    /// Says which run begins.
+    fn announce(&mut self, uid: &str, name: &str, model: &str, start: &Start) -> Result<()> {
+        if self.json {
+            let registry = self.location.database();
+            return self.terminal.print_json_line(&json!({
+                "event": "run", "id": uid, "name": name, "model": model, "device": start.device,
+                "threads": start.threads, "registry": registry,
+            }));
+        }
+        let (id, device, threads) = (short_id(uid), &start.device, start.threads);
+        self.terminal.print(&format!("run {id}: {name}, {model} on {device} with {threads} threads"))
+    }
+
+    fn store(&self) -> Result<Store> {
+        Store::open(self.location.clone(), self.clock.clone())
+    }
+}
+
+/// Prints an error to stderr; a reader that went away (`| head`) gets silence.
+pub fn report(error: &Error) {
+    if let Error::Interrupted { signal: terminal::SIGPIPE } = error {
+        return;
+    }
+    let message = error.to_string();
+    // Diagnostics with carets begin with the word already.
+    let prefix = if message.starts_with("error") { "" } else { "error: " };
+    eprintln!("{prefix}{message}");
+}
+
+fn system_time_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

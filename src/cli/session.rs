@@ -1,0 +1,160 @@
+//! Training under observation: what `run` and `resume` share.
+
+use super::progress::Progress;
+use super::table::{Align, Table};
+use super::terminal::SIGPIPE;
+use super::{Context, human, signals};
+use crate::error::{Error, Result};
+use crate::experiment::Experiment;
+use crate::registry::blob::Blobs;
+use crate::registry::run::RunDetail;
+use crate::registry::store::short_id;
+use crate::registry::{Recorder, RunState};
+use crate::train::event::{Event, Observer};
+use crate::train::task::Task;
+use crate::train::{Checkpoint, fit};
+use serde_json::json;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+
+/// How a recorded run goes on.
+pub(super) struct Session<'a> {
+    pub experiment: &'a Experiment,
+    /// Where it goes on after; from the start where there is none.
+    pub resume: Option<Checkpoint>,
+    /// What to say, and to record, before the first step.
+    pub warnings: Vec<String>,
+    /// Whether the same build on the same processor must reproduce the run's past bit for bit.
+    pub exact: bool,
+}
+
+/// First the registry, then the screen: what is shown is recorded.
+struct Both<'a> {
+    recorder: &'a mut Recorder,
+    progress: Progress<'a>,
+    /// The signal that came, 0 before.
+    signal: Arc<AtomicUsize>,
+    /// What the loop asks after each event.
+    stop: &'a AtomicI32,
+}
+
+impl Observer for Both<'_> {
+    fn observe(&mut self, event: &Event<'_>) -> Result<()> {
+        let signal = self.signal.load(Ordering::Relaxed);
+        self.stop.store(i32::try_from(signal).unwrap_or(SIGTERM), Ordering::Relaxed);
+        self.recorder.observe(event)?;
+        self.progress.observe(event)
+    }
+}
+
+impl Session<'_> {
+    /// Trains to the end, records how it ended, and says so.
+    pub fn train<T: Task>(self, task: &T, mut recorder: Recorder, context: &mut Context) -> Result<()> {
+        let uid = recorder.uid().to_owned();
+        let (signal, stop) = (signals::listen()?, AtomicI32::new(0));
+        let result = {
+            let progress = Progress::new(&mut context.terminal, context.json);
+            let mut both = Both { recorder: &mut recorder, progress, signal, stop: &stop };
+            self.warnings
+                .iter()
+                .try_for_each(|message| both.observe(&Event::Warning { step: 0, message }))
+                .and_then(|()| fit(task, self.experiment, self.resume, &stop, &mut both))
+        };
+        let (state, reason) = match &result {
+            Ok(outcome) if outcome.stopped_early => {
+                (RunState::Completed, Some("stopped early: the metric no longer got better".to_owned()))
+            }
+            Ok(_) => (RunState::Completed, None),
+            Err(Error::Interrupted { signal }) => (RunState::Interrupted, Some(signal_name(*signal).to_owned())),
+            Err(error) => (RunState::Failed, Some(error.to_string())),
+        };
+        let ended = recorder.end(state, reason);
+        match (result, ended) {
+            // The registry's own failure comes back as the run's; ending it again then says nothing new.
+            (Err(error), Err(_)) => Err(error),
+            (Err(error), Ok(_)) => {
+                if !matches!(error, Error::Interrupted { signal: SIGPIPE }) {
+                    conclude(&uid, context)?;
+                }
+                Err(error)
+            }
+            (Ok(_), Err(error)) => Err(error),
+            (Ok(_), Ok(mismatches)) => {
+                conclude(&uid, context)?;
+                match mismatches {
+                    0 => Ok(()),
+                    _ if !self.exact => context.say(&format!(
+                        "{mismatches} replayed values differ from the first pass: the build, processor or device is another"
+                    )),
+                    _ => Err(Error::failed(format!(
+                        "{mismatches} replayed values differ from the first pass, on the same build and processor; \
+                         `resnet-zoo sql \"SELECT * FROM replay_mismatch\"` lists them"
+                    ))),
+                }
+            }
+        }
+    }
+}
+
+fn signal_name(signal: i32) -> &'static str {
+    match signal {
+        SIGINT => "SIGINT",
+        SIGTERM => "SIGTERM",
+        SIGPIPE => "the reader of standard output went away",
+        _ => "a signal",
+    }
+}
+
+/// Says how a run ended: the registry's view of it, and what to type next.
+fn conclude(uid: &str, context: &mut Context) -> Result<()> {
+    let mut reader = context.reader()?;
+    let listing = reader.find(uid)?;
+    let detail = reader.detail(listing)?;
+    if context.json {
+        let listing = &detail.listing;
+        return context.terminal.print_json_line(&json!({
+            "event": "ended", "id": listing.id, "name": listing.name, "state": listing.state, "reason": listing.reason,
+            "steps": listing.steps, "seconds": listing.seconds, "metrics": listing.metrics,
+            "registry": context.location.database(),
+        }));
+    }
+    print(&detail, context)
+}
+
+fn print(detail: &RunDetail, context: &mut Context) -> Result<()> {
+    let listing = &detail.listing;
+    let columns =
+        [("metric", Align::Left), ("last", Align::Right), ("best", Align::Right), ("best at step", Align::Right)];
+    let mut table = Table::new(&columns, &context.terminal);
+    for (name, summary) in listing.metrics.iter().filter(|(name, _)| !name.starts_with("optim.")) {
+        table.row([
+            name.clone(),
+            human::metric(name, summary.last),
+            human::metric(name, summary.best),
+            summary.best_step.map_or_else(|| "-".to_owned(), |step| (step + 1).to_string()),
+        ]);
+    }
+    context.terminal.print("")?;
+    context.terminal.print(&table.render())?;
+    let (samples, seconds) = detail.speed();
+    let speed = if seconds > 0.0 { format!(", {:.0} images/s in training", samples / seconds) } else { String::new() };
+    let id = short_id(&listing.id);
+    context.terminal.print(&format!(
+        "\n{} {id} is {} after {} steps and {}{speed}",
+        listing.name,
+        listing.state,
+        listing.steps,
+        human::duration(listing.seconds)
+    ))?;
+    context.terminal.print(&format!("recorded in {}", context.location.database().display()))?;
+    if let Ok(best) = detail.best_checkpoint() {
+        let path = Blobs::beside(context.location.database()).path(&best.weights_sha256);
+        context.terminal.print(&format!("weights of step {} in {}", best.step + 1, path.display()))?;
+    }
+    let next = match listing.state {
+        RunState::Completed => format!("runs show {id}\n  resnet-zoo runs ls\n  resnet-zoo eval {id}"),
+        _ => format!("resume {id}"),
+    };
+    context.terminal.print(&format!("next:\n  resnet-zoo {next}"))
+}
