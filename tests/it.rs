@@ -2,16 +2,17 @@
 
 mod it {
     mod classify;
-    mod data;
     mod cli;
+    mod data;
+    mod downstream;
+    mod expansions;
     mod experiment;
     #[cfg(feature = "hub")]
     mod hub;
-    mod downstream;
-    mod expansions;
     mod models;
     mod registry;
     mod resume;
     mod toy;
     mod train;
+    mod weights;
 }

@@ -11,7 +11,7 @@ use syn::{Attribute, Ident, LitStr, Token, Visibility};
 
 /// Makes a module of each spec.
 ///
-/// ```ignore
+/// ```text
 /// zoo::zoo! {
 ///     pub mod resnet34 = "resnet34.yaml";
 ///     mod mine = "specs/mine.yaml";

@@ -64,7 +64,7 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
     let device = device::choose(&arguments.device)?;
     device::set_threads(arguments.threads)?;
     let mut predictor = match zoo::models::find(&arguments.what) {
-        Some(entry) => of_model(entry, arguments, device, context)?,
+        Some(entry) => of_model(entry, arguments, device)?,
         None => of_run(arguments, device, context)?,
     };
     if let Some(path) = &arguments.classes {
@@ -89,7 +89,7 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
     results.iter().try_for_each(|result| print(result, context))
 }
 
-fn of_model(entry: &Entry, arguments: &Arguments, device: Device, context: &mut Context) -> Result<Predictor> {
+fn of_model(entry: &Entry, arguments: &Arguments, device: Device) -> Result<Predictor> {
     let Some(weights) = &arguments.weights else {
         let tags: Vec<&str> = entry.card.weights.iter().map(|weights| weights.tag).collect();
         let tags = if tags.is_empty() { String::new() } else { format!(", or a tag: {}", tags.join(", ")) };

@@ -19,8 +19,8 @@ Examples:
   resnet-zoo resume resnet34_ls          the newest run of that name
   resnet-zoo resume 2e3f4a5b             by its short id
 
-Goes on after the newest checkpoint whose files are sound, with the stored experiment, whatever became of its file. Steps
-that are taken again are compared with what the registry holds, bit for bit.";
+Goes on after the newest checkpoint whose files are sound, with the stored experiment, whatever became of its file.
+Steps that are taken again are compared with what the registry holds, bit for bit.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

@@ -275,8 +275,11 @@ mod tests {
         for (message, expected) in cases {
             assert!(message.contains(expected), "{message:?} does not contain {expected:?}");
         }
-        let newer = String::from_utf8_lossy(&state).replace("{\\\"format\\\":1,", "{\\\"format\\\":2,");
-        let message = refused(&weights, newer.as_bytes(), ORIGIN);
+        let format = br#"{\"format\":1,"#;
+        let at = state.windows(format.len()).position(|bytes| bytes == format).expect("the state says its format");
+        let mut newer = state.clone();
+        newer[at + format.len() - 2] = b'2';
+        let message = refused(&weights, &newer, ORIGIN);
         assert_eq!(message, "the checkpoint has format 2, and this version reads 1");
     }
 }

@@ -271,8 +271,8 @@ impl InvertedBlock {
         let x = self.se.forward(&x)?;
         let x = self.project.forward(&x)?;
         let x = self.bn3.forward_t(&x, Activation::Identity, train)?;
-        let x = self.drop_path.forward_t(&x, train)?;
         if self.keeps_shape {
+            let x = self.drop_path.forward_t(&x, train)?;
             add_activation(&x, &shortcut, Activation::Identity)
         } else {
             Ok(x)

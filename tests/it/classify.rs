@@ -159,6 +159,7 @@ fn options_of_the_loss_and_the_data_count() {
         ["augment.cutmix=0.5"],
         ["augment.train=[resize, normalize]"],
         ["input=20"],
+        ["optimizer.sgd.decay_norm_and_bias=true"],
         ["seed=1"],
         ["freeze={backbone: true, batch_norm: update}"],
     ] {

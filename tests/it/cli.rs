@@ -226,10 +226,13 @@ fn an_interrupted_run_goes_on_and_reproduces_its_past() {
     assert!(table.chars().all(|c| c == '\n' || !c.is_control()), "no control characters in a pipe: {table:?}");
     assert_eq!(table.matches("  val loss").count(), 2, "one line an evaluation: {table}");
 
-    for (name, signal, code) in [("stopped", "INT", Some(130)), ("terminated", "TERM", Some(143)), ("killed", "KILL", None)]
+    for (name, signal, code) in
+        [("stopped", "INT", Some(130)), ("terminated", "TERM", Some(143)), ("killed", "KILL", None)]
     {
         let mut command = binary();
-        command.args(["run", experiment, "--json", "--name", name, "--registry"]).arg(location(folder.path()).database());
+        command
+            .args(["run", experiment, "--json", "--name", name, "--registry"])
+            .arg(location(folder.path()).database());
         let mut child = command.stdout(Stdio::piped()).spawn().expect("started");
         let mut events = BufReader::new(child.stdout.take().expect("piped")).lines();
         let checkpoint = events.by_ref().map(|line| line.expect("UTF-8")).find(|line| line.contains("\"checkpoint\""));
@@ -245,7 +248,9 @@ fn an_interrupted_run_goes_on_and_reproduces_its_past() {
         assert_eq!(run["state"], state, "{name}");
         let newest = run["checkpoints"][0]["step"].as_u64().expect("a checkpoint");
         assert!(newest >= acknowledged, "{name}: acknowledged {acknowledged}, stored {newest}");
-        let stored = format!("SELECT count(*) AS n FROM metrics WHERE run_name = '{name}' AND metric = 'train.loss' AND step <= {newest}");
+        let stored = format!(
+            "SELECT count(*) AS n FROM metrics WHERE run_name = '{name}' AND metric = 'train.loss' AND step <= {newest}"
+        );
         assert_eq!(json(folder.path(), &["sql", &stored])[0]["n"], newest + 1, "{name}");
 
         stdout(&zoo(folder.path(), &["resume", name]));
@@ -292,7 +297,14 @@ fn a_damaged_checkpoint_leaves_an_older_one() {
 fn a_diverging_run_fails_with_its_step() {
     let folder = tempfile::tempdir().expect("a folder");
     let experiment = tiny_experiment(folder.path(), "steps: 20\ncheckpoint: {every: {steps: 1}}\n");
-    let arguments = ["run", experiment.to_str().expect("UTF-8"), "--set", "optimizer.sgd.weight_decay=1", "--set", "optimizer.sgd.lr=1000"];
+    let arguments = [
+        "run",
+        experiment.to_str().expect("UTF-8"),
+        "--set",
+        "optimizer.sgd.weight_decay=1",
+        "--set",
+        "optimizer.sgd.lr=1000",
+    ];
     let output = zoo(folder.path(), &arguments);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     assert!(stderr(&output).contains("at step"), "{}", stderr(&output));

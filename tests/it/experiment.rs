@@ -21,7 +21,7 @@ fn resolve(text: &str, overrides: &[&str]) -> Loaded {
 
 const MINIMAL: &str = "name: x\nmodel: resnet18\ndata: {source: embedded}\noptimizer: adamw\nepochs: 2\n";
 
-/// Each wrong experiment has its message beside it. `BLESS=1 cargo test` writes them anew.
+/// Each wrong experiment has its message beside it. `UPDATE_GOLDEN=1 cargo test` writes them anew.
 #[test]
 fn mistakes_read_as_they_should() {
     let mut checked = 0;
@@ -39,7 +39,7 @@ fn mistakes_read_as_they_should() {
         assert!(matches!(error, Error::Input(_)), "{error:?}");
         let expected = path.with_extension("txt");
         let found = format!("{error}\n");
-        if std::env::var_os("BLESS").is_some() {
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(&expected, &found).expect("writable");
         }
         let expected = std::fs::read_to_string(&expected).unwrap_or_default();
@@ -167,12 +167,29 @@ fn another_kind_replaces_the_first() {
     assert!(matches!(file.weights, WeightsOptions::File { .. }));
 }
 
+/// The reference names every key: in what it resolves to nothing comes from a default.
+#[test]
+fn the_reference_is_complete() {
+    let reference = include_str!("../../experiments/README.md");
+    let (_, rest) = reference.split_once("```yaml\n").expect("an example");
+    let (example, _) = rest.split_once("```").expect("its end");
+    let loaded = resolve(example, &[]);
+    let defaults: Vec<&String> =
+        loaded.provenance.iter().filter(|(_, who)| *who == "default").map(|(path, _)| path).collect();
+    assert_eq!(defaults, ["weights.allow.inflate"], "which is off by default");
+    let Experiment { ema, freeze, clip_norm, early_stopping, .. } = loaded.experiment;
+    assert!(ema.is_some() && freeze.is_some() && clip_norm.is_some() && early_stopping.is_some());
+}
+
 /// The files that come with the program.
 #[test]
 fn the_experiments_are_valid() {
     let mut names = Vec::new();
     for entry in std::fs::read_dir("experiments").expect("the folder") {
         let path = entry.expect("readable").path();
+        if path.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
         let experiment = load(&path, &[]).unwrap_or_else(|error| panic!("{error}")).experiment;
         assert_eq!(path.file_stem().and_then(|stem| stem.to_str()), Some(experiment.name.as_str()));
         names.push(experiment.name);

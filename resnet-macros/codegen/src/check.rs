@@ -231,26 +231,27 @@ fn stages(
     let default_attention = fields.get("attention");
     let depths = fields.get("depths");
     let written = fields.get("stages");
+    // A mistake in what all stages share is noted once, here.
+    let before = diagnostics.len();
     if depths.is_none() && written.is_none() {
         diagnostics
             .error(fields.span, "the spec has neither `depths` nor `stages`")
             .help("add `depths: [3, 4, 6, 3]`: the blocks of each stage");
-        return None;
     }
     if default_block.is_none() && written.is_none() {
         diagnostics
             .error(fields.span, "the spec has no `block`")
             .help(format!("add `block: basic`, or one of {}", block::listed(declared)));
-        return None;
     }
-    // A mistake in what all stages share is noted once, here.
-    let before = diagnostics.len();
     let shared = Shared {
         block: default_block.and_then(|node| block::resolve(node, declared, diagnostics).map(|name| (name, node.span))),
         kernel: default_kernel
             .map_or_else(|| Some(block::plain_kernel(style.dims)), |node| block::kernel(node, style.dims, diagnostics)),
         attention: default_attention.map_or(Some((Attention::None, None)), |node| attention(node, diagnostics)),
     };
+    if written.is_none() && (depths.is_none() || default_block.is_none()) {
+        return None;
+    }
     let columns = columns(depths, written, diagnostics)?;
     let mut planner = block::Planner::new(style, declared);
     let mut stages = Vec::new();
