@@ -3,15 +3,20 @@
 mod it {
     mod classify;
     mod cli;
+    mod curve;
     mod data;
     mod downstream;
     mod expansions;
     mod experiment;
+    mod formula;
     #[cfg(feature = "hub")]
     mod hub;
     mod models;
+    mod oracle;
+    mod parity;
     mod registry;
     mod resume;
+    mod tidy;
     mod toy;
     mod train;
     mod weights;

@@ -5,7 +5,7 @@ use candle_core::Device;
 use candle_core::utils::{cuda_is_available, metal_is_available};
 
 /// What `--device` says.
-pub(super) const HELP: &str = "auto (the fastest one that this build and machine have), cpu, cuda:N or metal";
+pub(super) const HELP: &str = "auto (the fastest of this build and machine), cpu, cuda:N or metal";
 
 /// The device that `wanted` means. `auto` is the first GPU of a build that can use one, else the CPU.
 pub(super) fn choose(wanted: &str) -> Result<Device> {

@@ -18,11 +18,11 @@ const EXAMPLES: &str = "\
 Examples:
   resnet-zoo predict resnet34 --weights a1_in1k cat.jpg dog.jpg      published weights, by their tag
   resnet-zoo predict resnet34 --weights my.safetensors cat.jpg       a local file: .safetensors or .pth
-  resnet-zoo predict resnet34_ls shirt.png                           a run: its best checkpoint, its transforms, its classes
+  resnet-zoo predict resnet34_ls shirt.png                           a run: its best checkpoint, transforms, classes
   resnet-zoo predict resnet34 --weights my.pth cat.jpg --json --logits
 
-JSON: an array of {image, top: [{class, label, probability}], logits}; `label` is null where no names are known, `logits`
-where --logits is not given. Images are prepared as the model's card says, or as the run's experiment says.";
+JSON: an array of {image, top: [{class, label, probability}], logits}; `label` is null where no names are known,
+`logits` where --logits is not given. Images are prepared as the model's card says, or as the run's experiment says.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -33,7 +33,7 @@ pub(super) struct Arguments {
     /// Images: JPEG, PNG, WebP or GIF
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
-    /// A checkpoint file, or one of the model's weight tags; of a run, its best checkpoint where not given
+    /// A checkpoint file or a weight tag; of a run, its best checkpoint where not given
     #[arg(long, value_name = "FILE|TAG")]
     weights: Option<String>,
     /// How many classes to show

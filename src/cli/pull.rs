@@ -12,8 +12,8 @@ Examples:
   resnet-zoo pull resnet34:a1_in1k      by their tag
   HF_HUB_OFFLINE=1 resnet-zoo pull resnet34    only what is there already, verified again
 
-The file is kept in the Hugging Face cache (HF_HOME); HF_TOKEN and HF_ENDPOINT are honoured. Size and sha256 are verified
-before a byte is used.
+The file is kept in the Hugging Face cache (HF_HOME); HF_TOKEN and HF_ENDPOINT are honoured. Size and sha256 are
+verified before a byte is used.
 JSON: an array of {model, tag, repository, revision, file, sha256, bytes, licence, top1, path}.";
 
 #[derive(Debug, clap::Args)]

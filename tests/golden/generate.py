@@ -139,15 +139,15 @@ def fpn():
     return resnet_fpn_backbone(backbone_name="resnet50", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5)
 
 
-# Odd and not square. The more units, the more lie near a kink, so the deeper nets get the smaller images; their last
+# Odd and not square. The more units, the more lie near a kink, so the deeper nets get small images; their last
 # stages still normalise over 8 to 18 values a channel.
-IMAGE, DEEP, DEEPEST, CLIP, TINY = (3, 3, 65, 49), (3, 3, 49, 33), (2, 3, 41, 33), (2, 3, 8, 33, 25), (4, 3, 17, 13)
+IMAGE, SMALL, CLIP, TINY = (3, 3, 65, 49), (2, 3, 41, 33), (2, 3, 8, 33, 25), (4, 3, 17, 13)
 TORCHVISION = {
-    "resnet18": IMAGE, "resnet34": IMAGE, "resnet50": IMAGE, "resnet101": DEEPEST, "resnet152": DEEPEST,
-    "resnext50_32x4d": DEEP, "resnext101_32x8d": DEEPEST, "wide_resnet50_2": DEEP,
+    "resnet18": IMAGE, "resnet34": IMAGE, "resnet50": IMAGE, "resnet101": SMALL, "resnet152": SMALL,
+    "resnext50_32x4d": SMALL, "resnext101_32x8d": SMALL, "wide_resnet50_2": SMALL,
     "r3d_18": CLIP, "mc3_18": CLIP, "r2plus1d_18": CLIP,
 }
-TIMM = {"resnet50d": IMAGE, "resnet26t": IMAGE, "seresnet50": DEEP, "ecaresnet50t": DEEP}
+TIMM = {"resnet50d": IMAGE, "resnet26t": SMALL, "seresnet50": SMALL, "ecaresnet50t": SMALL}
 MODELS = {
     **{name: (lambda name=name: torchvision.models.get_model(name), shape) for name, shape in TORCHVISION.items()},
     **{name: (lambda name=name: timm.create_model(name), shape) for name, shape in TIMM.items()},
@@ -157,11 +157,12 @@ MODELS = {
 
 
 def with_formula_weights(build, dtype):
-    model = build()
-    state = {name: torch.from_numpy(parameter(name, tuple(tensor.shape))) if tensor.is_floating_point() else tensor
-             for name, tensor in model.state_dict().items()}
-    model.load_state_dict(state)
-    return model.to(dtype)
+    with torch.device("meta"):
+        model = build()
+    state = {name: torch.from_numpy(parameter(name, tuple(tensor.shape))) if tensor.is_floating_point()
+             else torch.zeros_like(tensor, device="cpu") for name, tensor in model.state_dict().items()}
+    model.load_state_dict(state, assign=True)
+    return model.requires_grad_().to(dtype)
 
 
 def forward(model, x):
@@ -268,9 +269,10 @@ CURVES = {  # model, batch, optimizer, whether norms and biases decay too, steps
     "cifar_resnet20/sgd": ("cifar_resnet20", 8, dict(lr=0.01, momentum=0.9, weight_decay=5e-4), True, 0),
     "cifar_resnet20/nesterov": (
         "cifar_resnet20", 8, dict(lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4), False, 4),
-    "cifar_resnet20/adamw": ("cifar_resnet20", 8, dict(lr=2e-3, betas=(0.9, 0.99), weight_decay=0.05), True, 0),
+    # A larger epsilon, since a step of AdamW is a sign where gradients are near zero, and float32 cannot follow those.
+    "cifar_resnet20/adamw": ("cifar_resnet20", 8, dict(lr=1e-3, betas=(0.9, 0.99), eps=1e-6, weight_decay=0.05), True, 0),
     "resnet18/sgd": ("resnet18", 16, dict(lr=0.005, momentum=0.9, weight_decay=1e-4), False, 0),
-    "resnet18/adamw": ("resnet18", 16, dict(lr=5e-4, weight_decay=0.05), False, 4),
+    "resnet18/adamw": ("resnet18", 16, dict(lr=2e-4, eps=1e-6, weight_decay=0.05), False, 4),
 }
 
 

@@ -361,3 +361,21 @@ impl Stage {
         c_in != self.channels * expansion || (index == 0 && self.stride.iter().any(|stride| *stride != 1))
     }
 }
+
+/// `wide_resnet50_2` -> `WideResNet50_2`: UpperCamelCase as rustc wants it, with the paper's capitals.
+pub fn camel_case(name: &str) -> String {
+    let mut camel = String::new();
+    for part in name.split('_') {
+        let digits_meet =
+            camel.ends_with(|c: char| c.is_ascii_digit()) && part.starts_with(|c: char| c.is_ascii_digit());
+        if digits_meet {
+            camel.push('_');
+        }
+        let mut letters = part.chars();
+        camel.extend(letters.next().map(|letter| letter.to_ascii_uppercase()));
+        camel.push_str(letters.as_str());
+    }
+    [("Resnext", "ResNeXt"), ("Resnet", "ResNet"), ("resnet", "ResNet"), ("resnext", "ResNeXt")]
+        .iter()
+        .fold(camel, |camel, (plain, paper)| camel.replace(plain, paper))
+}

@@ -42,6 +42,9 @@ pub enum Problem {
     /// Another status that is no answer.
     #[error("the hub answers with the status {0}, which makes no sense here")]
     Status(u16),
+    /// The hub's name leads to no address. Waiting helps nobody who is offline.
+    #[error("cannot find the host {0}: is this machine offline?")]
+    NoHost(String),
     /// The connection failed or broke.
     #[error("{0}")]
     Connection(String),
@@ -109,7 +112,7 @@ impl Problem {
     /// Whether the Hub could not be reached or could not serve: what `if_unavailable` is about. A file that
     /// is wrong, forbidden or does not exist is another matter.
     pub fn is_unavailable(&self) -> bool {
-        self.is_transient() || matches!(self, Problem::NotCached(_) | Problem::WebPage)
+        self.is_transient() || matches!(self, Problem::NotCached(_) | Problem::WebPage | Problem::NoHost(_))
     }
 
     /// Whether trying again can help.

@@ -335,7 +335,9 @@ impl<'a> Transfer<'a> {
         let host = self.endpoint.host().unwrap_or_default();
         match error {
             ureq::Error::Timeout(phase) => Problem::Timeout(format!("{phase}")),
-            ureq::Error::HostNotFound => Problem::Connection(format!("cannot find the host {host}")),
+            ureq::Error::HostNotFound => Problem::NoHost(host.to_owned()),
+            // The standard library gives a failed look-up no kind of its own.
+            ureq::Error::Io(error) if error.to_string().contains("lookup address") => Problem::NoHost(host.to_owned()),
             ureq::Error::Io(error) if matches!(error.kind(), std::io::ErrorKind::TimedOut) => {
                 Problem::Timeout("the server".into())
             }

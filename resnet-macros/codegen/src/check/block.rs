@@ -565,7 +565,7 @@ impl Build<'_> {
                 .error(declared.node.span, "`zero_init_last` needs a norm in the block")
                 .help("remove `zero_init_last`, or add a layer `bn: norm`");
         }
-        let camel = crate::expand::camel_case(&declared.name);
+        let camel = crate::spec::camel_case(&declared.name);
         let type_name = if camel.ends_with("Block") { camel } else { format!("{camel}Block") };
         Some(Block { type_name, expansion: expansion?, layers, shortcut: shortcut?, after: after? })
     }
@@ -640,7 +640,7 @@ impl Build<'_> {
                 return None;
             }
             let layers = self.sequence(items, chain, diagnostics)?;
-            return Some(Some(Op::Sequence { type_name: crate::expand::camel_case(name), layers }));
+            return Some(Some(Op::Sequence { type_name: crate::spec::camel_case(name), layers }));
         }
         const WORDS: [&str; 12] = [
             "conv",

@@ -1,9 +1,10 @@
 //! The network: stem, stages, and a classifier, a pyramid, or nothing.
 
+use super::Module;
 use super::block::{self, Defined};
 use super::layer::{Scope, chain};
-use super::{Module, camel_case};
 use crate::shape::{Row, Summary};
+use crate::spec::camel_case;
 use crate::spec::{Layer, Norm, Spec, Top};
 use proc_macro2::{Ident, Literal, TokenStream};
 use quote::{format_ident, quote};

@@ -1,6 +1,6 @@
 //! What stands in for a network whose spec is wrong, so that the code that uses it brings no errors of its own.
 
-use super::camel_case;
+use crate::spec::camel_case;
 use crate::yaml::{Node, Value};
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
