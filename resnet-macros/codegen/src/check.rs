@@ -244,6 +244,7 @@ fn stages(
             .help(format!("add `block: basic`, or one of {}", block::listed(declared)));
     }
     let shared = Shared {
+        names_block: default_block.is_some(),
         block: default_block.and_then(|node| block::resolve(node, declared, diagnostics).map(|name| (name, node.span))),
         kernel: default_kernel
             .map_or_else(|| Some(block::plain_kernel(style.dims)), |node| block::kernel(node, style.dims, diagnostics)),
@@ -274,6 +275,8 @@ fn stages(
 }
 
 struct Shared {
+    /// Whether the spec names a block, though perhaps a wrong one.
+    names_block: bool,
     block: Option<(block::Name, Span)>,
     kernel: Option<block::Kernel>,
     attention: Option<(Attention, Option<Span>)>,
@@ -370,7 +373,7 @@ fn stage(
         if let Some(node) = fields.get("attention") {
             attention = self::attention(node, diagnostics);
         }
-        if block.is_none() && shared.block.is_none() && fields.key_span("block").is_none() {
+        if !shared.names_block && fields.key_span("block").is_none() {
             diagnostics
                 .error(node.span, "neither the stage nor the spec has a `block`")
                 .help(format!("add `block: basic`, or one of {}", block::listed(planner.declared())));
