@@ -24,7 +24,12 @@ pub(super) fn list_clips(root: &Path, split: &Split, frames: usize) -> Result<Li
 }
 
 fn list(root: &Path, split: &Split, format: Format, what: &str) -> Result<Listing> {
-    let root = root.canonicalize().map_err(|error| Error::input(format!("{}: {error}", root.display())))?;
+    let root = root.canonicalize().map_err(|error| {
+        let path = root.display();
+        Error::input(format!(
+            "cannot read the folder {path}: {error}; the `path` of `data.source` is relative to where the program is started"
+        ))
+    })?;
     let given = ["train", "val"].map(|part| root.join(part));
     let has_parts = given.iter().all(|part| part.is_dir());
     let (classes, train, val) = match *split {
