@@ -55,11 +55,11 @@ impl Image {
 /// applied. The format follows from the content.
 ///
 /// # Errors
-/// [`Error::Input`] where there is no such regular file or it has more than 16 MiB; [`Error::Failed`] where it is not an
-/// image, truncated, corrupt, has more than 8192 x 8192 pixels or needs more than 256 MiB.
+/// [`Error::Input`] where there is no such regular file, it has more than 16 MiB, is not an image, is truncated or corrupt,
+/// has more than 8192 x 8192 pixels or needs more than 256 MiB.
 pub fn read(path: &Path) -> Result<Image> {
-    let bytes = read_file(path).map_err(|reason| Error::input(format!("{}: {reason}", path.display())))?;
-    decode(&bytes).map_err(|reason| Error::failed(format!("{}: {reason}", path.display())))
+    let image = read_file(path).and_then(|bytes| decode(&bytes));
+    image.map_err(|reason| Error::input(format!("{}: {reason}", path.display())))
 }
 
 /// The bytes of a regular file of at most [`MAX_FILE`].

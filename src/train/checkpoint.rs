@@ -5,6 +5,7 @@
 //! A best checkpoint by a metric of the averages has these as its weights, and `model.{name}` in its state.
 
 use crate::error::{Error, Result};
+use crate::train::exact::Exact;
 use crate::train::schedule::Plateau;
 use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
@@ -70,25 +71,6 @@ pub struct Patience {
     pub spent: u64,
     /// Whether the run has given up.
     pub exhausted: bool,
-}
-
-/// A number that JSON does not change by a bit: it is written as text, and may be NaN.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct Exact(pub f64);
-
-impl From<Exact> for String {
-    fn from(Exact(value): Exact) -> String {
-        value.to_string()
-    }
-}
-
-impl TryFrom<String> for Exact {
-    type Error = std::num::ParseFloatError;
-
-    fn try_from(text: String) -> std::result::Result<Self, Self::Error> {
-        text.parse().map(Exact)
-    }
 }
 
 /// Who made a state.

@@ -2,9 +2,10 @@
 
 use crate::error::{Error, Result};
 use crate::experiment::{Experiment, Length, ScheduleShape};
-use crate::train::checkpoint::{Best, Checkpoint, Exact, Origin, Patience, Progress};
+use crate::train::checkpoint::{Best, Checkpoint, Origin, Patience, Progress};
 use crate::train::ema::Ema;
 use crate::train::event::{Event, Observer, Role};
+use crate::train::exact::Exact;
 use crate::train::optimizer::{Optimizer, Parameter, decays, layer_scales};
 use crate::train::schedule::{Course, Plateau, learning_rate};
 use crate::train::step::{StepOptions, StepReport, train_step};

@@ -3,6 +3,7 @@
 pub mod checkpoint;
 pub mod ema;
 pub mod event;
+pub mod exact;
 mod fit;
 pub mod optimizer;
 pub mod schedule;

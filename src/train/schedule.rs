@@ -2,7 +2,7 @@
 //! Each equals PyTorch's where PyTorch has it; `plateau` alone depends on what was measured.
 
 use crate::experiment::{Anneal, Length, Mode, PlateauOptions, ScheduleOptions, ScheduleShape};
-use crate::train::checkpoint::Exact;
+use crate::train::exact::Exact;
 use serde::{Deserialize, Serialize};
 use std::f64::consts::PI;
 
