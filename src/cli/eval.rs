@@ -51,7 +51,7 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
     let card = models::find(&experiment.model)?.card;
     let file = match (&arguments.weights, own) {
         (Some(weights), _) => match tags::find(card, weights) {
-            Some(tag) => tags::fetch(tag)?,
+            Some(tag) => tags::fetch(tag)?.path,
             None => tags::file(card, weights)?,
         },
         (None, Some(own)) => own,

@@ -96,7 +96,7 @@ fn of_model(entry: &Entry, arguments: &Arguments, device: Device) -> Result<Pred
         return Err(Error::input(format!("{} needs weights: pass --weights FILE{tags}", entry.card.name)));
     };
     let (path, preprocess) = match tags::find(entry.card, weights) {
-        Some(tag) => (tags::fetch(tag)?, tag.preprocess),
+        Some(tag) => (tags::fetch(tag)?.path, tag.preprocess),
         None => (tags::file(entry.card, weights)?, None),
     };
     let specs = evaluation(&preprocess.unwrap_or(entry.card.preprocess));

@@ -1,7 +1,8 @@
 //! `pull`.
 
-use super::{Context, models, tags};
+use super::{Context, human, models, tags};
 use crate::error::{Error, Result};
+use crate::task::Fetched;
 use resnet_codegen::diagnostic::did_you_mean;
 use serde_json::{Value, json};
 use zoo::WeightCard;
@@ -29,12 +30,16 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
     let wanted = arguments.models.iter().map(|wanted| Ok((wanted, find(wanted)?))).collect::<Result<Vec<_>>>()?;
     let mut pulled = Vec::new();
     for (wanted, weights) in wanted {
-        let path = tags::fetch(weights)?;
+        let Fetched { path, commit, sha256, size } = tags::fetch(weights)?;
         if !context.json {
-            context.terminal.print(&format!("{wanted}: {}", path.display()))?;
+            let size = human::bytes(size);
+            context.terminal.print(&format!("{wanted}: {} ({size}, commit {commit}, verified)", path.display()))?;
         }
         let mut object = models::weights_json(weights);
         object["model"] = Value::from(wanted.split(':').next());
+        object["revision"] = json!(commit);
+        object["sha256"] = json!(sha256);
+        object["bytes"] = json!(size);
         object["path"] = json!(path);
         pulled.push(object);
     }

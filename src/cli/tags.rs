@@ -1,6 +1,7 @@
 //! `--weights FILE|TAG`.
 
 use crate::error::{Error, Result};
+use crate::task::{Fetched, NotFetched};
 #[cfg(feature = "hub")]
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use resnet_codegen::diagnostic::did_you_mean;
@@ -35,20 +36,23 @@ pub(super) fn file(card: &ModelCard, wanted: &str) -> Result<PathBuf> {
 
 /// The verified local file of published weights, downloaded where it is not there yet.
 #[cfg(feature = "hub")]
-pub(super) fn fetch(weights: &WeightCard) -> Result<PathBuf> {
+pub(super) fn fetch(weights: &WeightCard) -> Result<Fetched, NotFetched> {
     let failed = |problem: String| Error::failed(format!("cannot get {}: {problem}", weights.repository));
-    let config = HubConfig::from_env().map_err(|problem| failed(problem.to_string()))?;
-    let fetched = zoo::hub::fetch(&weights.into(), &config, &mut Download { bar: None });
-    Ok(fetched.map_err(|error| failed(error.to_string()))?.path)
+    let config = HubConfig::from_env().map_err(|problem| NotFetched::Refused(failed(problem.to_string())))?;
+    match zoo::hub::fetch(&weights.into(), &config, &mut Download { bar: None }) {
+        Ok(zoo::hub::Fetched { path, commit, sha256, size, .. }) => Ok(Fetched { path, commit, sha256, size }),
+        Err(error) if error.problem.is_unavailable() => Err(NotFetched::Unavailable(failed(error.to_string()))),
+        Err(error) => Err(NotFetched::Refused(failed(error.to_string()))),
+    }
 }
 
 /// This build has no hub.
 #[cfg(not(feature = "hub"))]
-pub(super) fn fetch(weights: &WeightCard) -> Result<PathBuf> {
+pub(super) fn fetch(weights: &WeightCard) -> Result<Fetched, NotFetched> {
     let WeightCard { repository, file, .. } = weights;
-    Err(Error::failed(format!(
+    Err(NotFetched::Unavailable(Error::failed(format!(
         "this build cannot download {repository}/{file}: build with `--features hub`, or pass the path of a local file"
-    )))
+    ))))
 }
 
 /// Shows a download: a bar on a terminal, nothing elsewhere but what goes wrong.

@@ -42,6 +42,8 @@ pub struct Classify {
 pub struct WeightsOrigin {
     /// `scratch`, a repository (`timm/resnet34.a1_in1k`), or a file's path.
     pub from: String,
+    /// The commit of the repository, 40 hexadecimal digits.
+    pub commit: Option<String>,
     /// sha256 of the file, hexadecimal.
     pub sha256: Option<String>,
     /// SPDX identifier of the published weights' licence.
@@ -53,7 +55,37 @@ pub struct WeightsOrigin {
 }
 
 /// Makes a local, verified file of published weights.
-pub type Fetch<'a> = &'a mut dyn FnMut(&WeightCard) -> Result<PathBuf>;
+pub type Fetch<'a> = &'a mut dyn FnMut(&WeightCard) -> Result<Fetched, NotFetched>;
+
+/// Published weights as a local, verified file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The commit of the repository that it is of, 40 hexadecimal digits.
+    pub commit: String,
+    /// sha256 of its content, hexadecimal.
+    pub sha256: String,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// Why published weights could not be had.
+#[derive(Debug)]
+pub enum NotFetched {
+    /// The Hub could not be reached or could not serve: what `if_unavailable` is about.
+    Unavailable(Error),
+    /// The file is not what it should be, forbidden, or does not exist.
+    Refused(Error),
+}
+
+impl From<NotFetched> for Error {
+    fn from(problem: NotFetched) -> Error {
+        match problem {
+            NotFetched::Unavailable(error) | NotFetched::Refused(error) => error,
+        }
+    }
+}
 
 impl Classify {
     /// Opens an experiment's data and builds its model. `fetch` gets published weights; without it the model starts
@@ -113,7 +145,14 @@ impl Classify {
 impl WeightsOrigin {
     fn scratch() -> Self {
         let from = "scratch".to_owned();
-        WeightsOrigin { from, sha256: None, licence: None, unavailable: None, report: LoadReport::default() }
+        WeightsOrigin {
+            from,
+            commit: None,
+            sha256: None,
+            licence: None,
+            unavailable: None,
+            report: LoadReport::default(),
+        }
     }
 }
 
@@ -141,16 +180,18 @@ fn first_values(
                     Error::input(format!("this version's `{}` has no weights `{tag}`", experiment.model))
                 })?;
             match (fetch(card), if_unavailable) {
-                (Ok(path), _) => {
+                (Ok(fetched), _) => {
                     origin.from = card.repository.to_owned();
+                    origin.commit = Some(fetched.commit);
                     origin.licence = Some(card.licence.to_owned());
-                    (path, allow)
+                    (fetched.path, allow)
                 }
-                (Err(error), IfUnavailable::Scratch) => {
+                (Err(NotFetched::Refused(error)), _) => return Err(error),
+                (Err(NotFetched::Unavailable(error)), IfUnavailable::Scratch) => {
                     origin.unavailable = Some(error.to_string());
                     return Ok(None);
                 }
-                (Err(error), IfUnavailable::Fail) => {
+                (Err(NotFetched::Unavailable(error)), IfUnavailable::Fail) => {
                     return Err(Error::failed(format!(
                         "{error}\nto train from scratch where the weights cannot be had, write `weights: {{tag: {tag}, \
                          if_unavailable: scratch}}`"
@@ -282,7 +323,7 @@ pub fn evaluate(
     let file = weights.to_path_buf();
     let weights = WeightsOptions::File { file, allow: Adapt::default() };
     let experiment = Experiment { weights, freeze: None, ..experiment.clone() };
-    let mut no_hub = |_: &WeightCard| Err(Error::failed("a file is not fetched"));
+    let mut no_hub = |_: &WeightCard| Err(NotFetched::Refused(Error::failed("a file is not fetched")));
     Classify::new(&experiment, device, Some(&mut no_hub))?.evaluate(proceed)
 }
 

@@ -5,7 +5,7 @@ use candle_core::{Device, Tensor};
 use rayon::ThreadPoolBuilder;
 use resnet_zoo::error::{Error, Result};
 use resnet_zoo::experiment::{Experiment, OptimizerOptions, load};
-use resnet_zoo::task::{Classify, evaluate};
+use resnet_zoo::task::{Classify, Fetched, NotFetched, evaluate};
 use resnet_zoo::train::event::Role;
 use resnet_zoo::train::optimizer::{Optimizer, Parameter};
 use resnet_zoo::train::step::StepOptions;
@@ -44,8 +44,8 @@ fn task(experiment: &Experiment) -> Classify {
     Classify::new(experiment, &Device::Cpu, Some(&mut no_hub)).unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn no_hub(card: &WeightCard) -> Result<std::path::PathBuf> {
-    Err(Error::failed(format!("{} cannot be reached", card.repository)))
+fn no_hub(card: &WeightCard) -> Result<Fetched, NotFetched> {
+    Err(NotFetched::Unavailable(Error::failed(format!("{} cannot be reached", card.repository))))
 }
 
 fn values(tensors: &BTreeMap<String, Tensor>) -> BTreeMap<String, Vec<f32>> {
@@ -217,6 +217,11 @@ fn unavailable_weights_fail_or_are_told_loudly() {
     let warning = "warning: TRAINING FROM SCRATCH, because the pretrained weights are unavailable: \
                    timm/resnet18.a1_in1k cannot be reached";
     assert!(memory.log.iter().any(|line| line == warning), "{:?}", memory.log);
+
+    // A file that is not what it should be is no reason to go on.
+    let mut tampered = |_: &WeightCard| Err(NotFetched::Refused(Error::failed("its sha256 is another")));
+    let refused = Classify::new(&lenient, &Device::Cpu, Some(&mut tampered)).map(|_| ()).expect_err("tampered");
+    assert_eq!(refused.to_string(), "its sha256 is another");
 }
 
 #[test]
