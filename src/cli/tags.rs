@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 #[cfg(feature = "hub")]
 use std::time::Duration;
 #[cfg(feature = "hub")]
-use zoo::hub::{HubConfig, Problem};
+use zoo::hub::{HubConfig, HubError, Problem};
 use zoo::{ModelCard, WeightCard};
 
 /// The model's published weights of that tag.
@@ -37,12 +37,15 @@ pub(super) fn file(card: &ModelCard, wanted: &str) -> Result<PathBuf> {
 /// The verified local file of published weights, downloaded where it is not there yet.
 #[cfg(feature = "hub")]
 pub(super) fn fetch(weights: &WeightCard) -> Result<Fetched, NotFetched> {
-    let failed = |problem: String| Error::failed(format!("cannot get {}: {problem}", weights.repository));
-    let config = HubConfig::from_env().map_err(|problem| NotFetched::Refused(failed(problem.to_string())))?;
+    let repository = weights.repository;
+    let config = HubConfig::from_env()
+        .map_err(|problem| NotFetched::Refused(Error::input(format!("cannot get {repository}: {problem}"))))?;
+    // It names repository and file.
+    let failed = |error: HubError| Error::failed(format!("cannot get {error}"));
     match zoo::hub::fetch(&weights.into(), &config, &mut Download { bar: None }) {
         Ok(zoo::hub::Fetched { path, commit, sha256, size, .. }) => Ok(Fetched { path, commit, sha256, size }),
-        Err(error) if error.problem.is_unavailable() => Err(NotFetched::Unavailable(failed(error.to_string()))),
-        Err(error) => Err(NotFetched::Refused(failed(error.to_string()))),
+        Err(error) if error.problem.is_unavailable() => Err(NotFetched::Unavailable(failed(error))),
+        Err(error) => Err(NotFetched::Refused(failed(error))),
     }
 }
 
