@@ -41,7 +41,10 @@ pub(super) fn fetch(weights: &WeightCard) -> Result<Fetched, NotFetched> {
     let config = HubConfig::from_env()
         .map_err(|problem| NotFetched::Refused(Error::input(format!("cannot get {repository}: {problem}"))))?;
     // It names repository and file.
-    let failed = |error: HubError| Error::failed(format!("cannot get {error}"));
+    let failed = |error: HubError| match error.problem {
+        Problem::Invalid(_) => Error::input(format!("cannot get {error}")),
+        _ => Error::failed(format!("cannot get {error}")),
+    };
     match zoo::hub::fetch(&weights.into(), &config, &mut Download { bar: None }) {
         Ok(zoo::hub::Fetched { path, commit, sha256, size, .. }) => Ok(Fetched { path, commit, sha256, size }),
         Err(error) if error.problem.is_unavailable() => Err(NotFetched::Unavailable(failed(error))),
