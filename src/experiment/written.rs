@@ -13,9 +13,13 @@ const MAX_EXTENDS: usize = 16;
 /// Mappings whose keys name one of several kinds: where a file or an override names another kind, what was
 /// said about the first no longer counts.
 const KINDS: [&str; 3] = ["optimizer", "source", "split"];
-/// Keys that say the same in two ways.
-const ALTERNATIVES: [&[&str]; 3] =
-    [&["epochs", "steps"], &["tag", "file"], &["constant", "cosine", "step", "one_cycle", "plateau"]];
+/// Keys of which each rules the others out, so that the later one replaces them.
+const ALTERNATIVES: [&[&str]; 4] = [
+    &["epochs", "steps"],
+    &["tag", "file"],
+    &["if_unavailable", "file"],
+    &["constant", "cosine", "step", "one_cycle", "plateau"],
+];
 
 /// Reads `path`, what it extends, and `overrides`, into `sources` and one merged tree.
 ///

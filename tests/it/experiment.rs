@@ -163,7 +163,8 @@ fn another_kind_replaces_the_first() {
     let warm = resolve(&format!("{MINIMAL}schedule: cosine\n"), &["schedule.warmup.steps=9"]).experiment;
     assert_eq!(warm.schedule.shape, ScheduleShape::Cosine { min_lr: 0. });
     assert_eq!(warm.schedule.warmup.expect("set").length, Length::Steps(9));
-    let file = resolve(&format!("{MINIMAL}weights: {{tag: a1_in1k}}\n"), &["weights.file=a.pth"]).experiment;
+    let tag = format!("{MINIMAL}weights: {{tag: a1_in1k, if_unavailable: scratch}}\n");
+    let file = resolve(&tag, &["weights.file=a.pth"]).experiment;
     assert!(matches!(file.weights, WeightsOptions::File { .. }));
 }
 
