@@ -98,7 +98,7 @@ fn of_run(arguments: &Arguments, context: &mut Context) -> Result<(Experiment, O
     let mut reader = context.reader()?;
     let listing = reader.find(&arguments.what)?;
     let detail = reader.detail(listing)?;
-    let experiment = Experiment::from_canonical(&detail.config.to_string())?;
+    let experiment = Experiment::from_canonical(&detail.canonical)?;
     if arguments.weights.is_some() {
         return Ok((experiment, None));
     }

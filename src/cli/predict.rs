@@ -121,7 +121,7 @@ fn of_run(arguments: &Arguments, device: Device, context: &mut Context) -> Resul
             blobs.path(sha256)
         }
     };
-    let experiment = Experiment::from_canonical(&detail.config.to_string())?;
+    let experiment = Experiment::from_canonical(&detail.canonical)?;
     Predictor::new(entry, &path, &experiment.data_options().val, Some(detail.classes), device)
 }
 

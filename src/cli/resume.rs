@@ -55,7 +55,7 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
     let detail = reader.detail(listing)?;
     drop(reader);
 
-    let experiment = Experiment::from_canonical(&detail.config.to_string())?;
+    let experiment = Experiment::from_canonical(&detail.canonical)?;
     let threads = device::set_threads(arguments.threads)?;
     // A checkpoint brings every value: no need to have what the run once started from.
     let mut fetch = tags::fetch;

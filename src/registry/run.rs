@@ -161,6 +161,9 @@ pub struct RunDetail {
     pub listing: RunListing,
     /// The experiment as resolved.
     pub config: Value,
+    /// The text that `config` is read from: JSON numbers of many digits may lose a bit on their way into a `Value`.
+    #[serde(skip)]
+    pub canonical: String,
     /// Where each value comes from.
     pub provenance: Value,
     /// `--set` arguments.

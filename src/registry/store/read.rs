@@ -273,6 +273,7 @@ async fn detail(connection: &mut SqliteConnection, listing: &RunListing) -> Trie
     Ok(RunDetail {
         listing: listing.clone(),
         config: json(&row.canonical)?,
+        canonical: row.canonical,
         provenance: json(&row.provenance)?,
         overrides: json(&row.overrides)?,
         files: json(&row.files)?,
