@@ -6,6 +6,7 @@ use crate::train::values::{self, CHUNK};
 use candle_core::{Device, Tensor, Var};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
+use zoo::update;
 
 /// The averages, one for each variable.
 #[derive(Debug)]
@@ -32,15 +33,12 @@ impl Ema {
     /// Where a variable cannot be read.
     pub fn update(&mut self, step: u64) -> Result<()> {
         let weight = (1. - decay_at(&self.options, step)) as f32;
-        for (_, var, average) in &mut self.averages {
+        self.averages.par_iter_mut().try_for_each(|(_, var, average)| {
             values::read(var, |values| {
-                average.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK)).for_each(|(average, values)| {
-                    for (average, value) in average.iter_mut().zip(values) {
-                        *average += weight * (value - *average);
-                    }
-                });
-            })?;
-        }
+                let chunks = average.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK));
+                chunks.for_each(|(average, values)| update::average(average, values, weight));
+            })
+        })?;
         Ok(())
     }
 

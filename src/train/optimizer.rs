@@ -3,11 +3,15 @@
 //! candle-nn's SGD has no momentum and its AdamW can neither be saved nor knows parameter groups.
 
 use crate::error::{Error, Result};
-use crate::experiment::{AdamWOptions, OptimizerOptions, SgdOptions};
+use crate::experiment::OptimizerOptions;
 use crate::train::values::{self, CHUNK};
 use candle_core::{Device, Tensor, Var};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
+use zoo::update::{self, AdamW, Sgd};
+
+/// Chunks whose squares one thread adds up.
+const CHUNKS: usize = 4;
 
 /// A parameter that is trained, and how.
 #[derive(Debug, Clone)]
@@ -33,7 +37,7 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// An optimizer that has not taken a step.
+    /// An optimizer that has not taken a step. Each parameter has a variable of its own.
     pub fn new(options: OptimizerOptions, parameters: Vec<Parameter>) -> Self {
         let slot_count = slot_names(&options).len();
         let slots = parameters.iter().map(|parameter| vec![vec![0.; parameter.var.elem_count()]; slot_count]).collect();
@@ -52,8 +56,7 @@ impl Optimizer {
     /// Where a gradient does not have its parameter's shape.
     pub fn step(&mut self, gradients: &[Tensor], lr: f64, gradient_scale: f64) -> Result<()> {
         assert_eq!(gradients.len(), self.parameters.len(), "each parameter has one gradient");
-        self.steps += 1;
-        for ((parameter, slots), gradient) in self.parameters.iter().zip(&mut self.slots).zip(gradients) {
+        for (parameter, gradient) in self.parameters.iter().zip(gradients) {
             if gradient.shape() != parameter.var.shape() {
                 return Err(Error::failed(format!(
                     "the gradient of `{}` has shape {:?}, not {:?}",
@@ -62,20 +65,19 @@ impl Optimizer {
                     parameter.var.dims()
                 )));
             }
-            let lr = lr * parameter.lr_scale;
-            values::read(gradient, |gradient| {
-                values::change(&parameter.var, |values| match &self.options {
-                    OptimizerOptions::Sgd(options) => {
-                        let decay = if parameter.decays { options.weight_decay } else { 0. };
-                        sgd(values, gradient, slots, options, lr, decay, gradient_scale);
-                    }
-                    OptimizerOptions::AdamW(options) => {
-                        let decay = if parameter.decays { options.weight_decay } else { 0. };
-                        adamw(values, gradient, slots, options, lr, decay, gradient_scale, self.steps);
-                    }
-                })
-            })??;
         }
+        self.steps += 1;
+        let (options, steps) = (&self.options, self.steps);
+        // All parameters at once, because most are too small to keep every thread busy. A thread that waits for the rest of
+        // one takes up another, whose variable has its own lock.
+        self.parameters.par_iter().zip(&mut self.slots).zip(gradients).try_for_each(
+            |((parameter, slots), gradient)| {
+                let update = Update::new(options, parameter, lr, gradient_scale, steps);
+                values::read(gradient, |gradient| {
+                    values::change(&parameter.var, |values| update.step(values, gradient, slots))
+                })?
+            },
+        )?;
         Ok(())
     }
 
@@ -129,66 +131,57 @@ fn slot_names(options: &OptimizerOptions) -> &'static [&'static str] {
     }
 }
 
-/// `torch.optim.SGD` without dampening: `g += decay p; b = momentum b + g; p -= lr b`, with Nesterov
-/// `p -= lr (g + momentum b)`.
-fn sgd(
-    values: &mut [f32],
-    gradient: &[f32],
-    slots: &mut [Vec<f32>],
-    options: &SgdOptions,
-    lr: f64,
-    decay: f64,
-    scale: f64,
-) {
-    let (lr, decay, scale, momentum) = (lr as f32, decay as f32, scale as f32, options.momentum as f32);
-    let chunks = values.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK));
-    let [buffer] = slots else {
-        return chunks.for_each(|(values, gradient)| {
-            for (p, g) in values.iter_mut().zip(gradient) {
-                *p -= lr * (g * scale + decay * *p);
-            }
-        });
-    };
-    chunks.zip(buffer.par_chunks_mut(CHUNK)).for_each(|((values, gradient), buffer)| {
-        for ((p, g), b) in values.iter_mut().zip(gradient).zip(buffer) {
-            let g = g * scale + decay * *p;
-            *b = momentum * *b + g;
-            *p -= lr * if options.nesterov { g + momentum * *b } else { *b };
-        }
-    });
+/// One step of one parameter.
+enum Update {
+    Sgd(Sgd),
+    AdamW(AdamW),
 }
 
-/// `torch.optim.AdamW` (Loshchilov and Hutter 2019): decay is decoupled, and `eps` is added after
-/// the bias correction of the root.
-#[expect(clippy::too_many_arguments, reason = "a formula over its variables")]
-fn adamw(
-    values: &mut [f32],
-    gradient: &[f32],
-    slots: &mut [Vec<f32>],
-    options: &AdamWOptions,
-    lr: f64,
-    decay: f64,
-    scale: f64,
-    step: u64,
-) {
-    let [exp_avg, exp_avg_sq] = slots else { unreachable!("AdamW has two slots") };
-    let [beta1, beta2] = options.betas;
-    let correction = |beta: f64| 1. - beta.powf(step as f64);
-    let step_size = (lr / correction(beta1)) as f32;
-    let root_correction = correction(beta2).sqrt() as f32;
-    let keep = (1. - lr * decay) as f32;
-    let (beta2, eps, scale) = (beta2 as f32, options.eps as f32, scale as f32);
-    let (weight1, weight2) = ((1. - beta1) as f32, (1. - options.betas[1]) as f32);
-    let moments = exp_avg.par_chunks_mut(CHUNK).zip(exp_avg_sq.par_chunks_mut(CHUNK));
-    let chunks = values.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK));
-    chunks.zip(moments).for_each(|((values, gradient), (exp_avg, exp_avg_sq))| {
-        for (((p, g), m), v) in values.iter_mut().zip(gradient).zip(exp_avg).zip(exp_avg_sq) {
-            let g = g * scale;
-            *m += weight1 * (g - *m);
-            *v = beta2 * *v + weight2 * g * g;
-            *p = keep * *p - step_size * *m / (v.sqrt() / root_correction + eps);
+impl Update {
+    fn new(options: &OptimizerOptions, parameter: &Parameter, lr: f64, scale: f64, step: u64) -> Self {
+        let lr = lr * parameter.lr_scale;
+        let decay = |decay: f64| if parameter.decays { decay } else { 0. };
+        match options {
+            OptimizerOptions::Sgd(options) => Update::Sgd(Sgd {
+                lr: lr as f32,
+                momentum: options.momentum as f32,
+                nesterov: options.nesterov,
+                decay: decay(options.weight_decay) as f32,
+                scale: scale as f32,
+            }),
+            OptimizerOptions::AdamW(options) => {
+                let [beta1, beta2] = options.betas;
+                let correction = |beta: f64| 1. - beta.powf(step as f64);
+                Update::AdamW(AdamW {
+                    step_size: (lr / correction(beta1)) as f32,
+                    keep: (1. - lr * decay(options.weight_decay)) as f32,
+                    weight1: (1. - beta1) as f32,
+                    beta2: beta2 as f32,
+                    weight2: (1. - beta2) as f32,
+                    root_correction: correction(beta2).sqrt() as f32,
+                    eps: options.eps as f32,
+                    scale: scale as f32,
+                })
+            }
         }
-    });
+    }
+
+    /// Moves the values of a parameter, and what the optimizer remembers of them.
+    fn step(&self, values: &mut [f32], gradient: &[f32], slots: &mut [Vec<f32>]) {
+        let chunks = values.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK));
+        match (self, slots) {
+            (Update::Sgd(sgd), []) => chunks.for_each(|(values, gradient)| sgd.step(values, gradient)),
+            (Update::Sgd(sgd), [buffer]) => chunks
+                .zip(buffer.par_chunks_mut(CHUNK))
+                .for_each(|((values, gradient), buffer)| sgd.step_with_momentum(values, gradient, buffer)),
+            (Update::AdamW(adamw), [exp_avg, exp_avg_sq]) => chunks
+                .zip(exp_avg.par_chunks_mut(CHUNK).zip(exp_avg_sq.par_chunks_mut(CHUNK)))
+                .for_each(|((values, gradient), (exp_avg, exp_avg_sq))| {
+                    adamw.step(values, gradient, exp_avg, exp_avg_sq);
+                }),
+            _ => unreachable!("an optimizer has the slots that `slot_names` names"),
+        }
+    }
 }
 
 /// The global 2-norm of all gradients. Fixed chunks are added up in a fixed order in f64, so the
@@ -197,15 +190,15 @@ fn adamw(
 /// # Errors
 /// Where a gradient is not `f32`.
 pub fn global_norm(gradients: &[Tensor]) -> Result<f64> {
-    let mut total = 0f64;
-    for gradient in gradients {
-        let squares: Vec<f64> = values::read(gradient, |values| {
-            let square_sum = |chunk: &[f32]| chunk.iter().map(|g| f64::from(*g) * f64::from(*g)).sum();
-            values.par_chunks(CHUNK).map(square_sum).collect()
-        })?;
-        total += squares.iter().sum::<f64>();
-    }
-    Ok(total.sqrt())
+    let square_sum = |gradient: &Tensor| {
+        values::read(gradient, |values| {
+            let sums: Vec<Vec<f64>> =
+                values.par_chunks(CHUNKS * CHUNK).map(|chunks| update::square_sums(chunks, CHUNK)).collect();
+            sums.iter().flatten().sum::<f64>()
+        })
+    };
+    let sums = gradients.par_iter().map(square_sum).collect::<candle_core::Result<Vec<f64>>>()?;
+    Ok(sums.into_iter().fold(0., |total, sum| total + sum).sqrt())
 }
 
 /// `torch.nn.utils.clip_grad_norm_`: what gradients of norm `norm` are multiplied with.
@@ -262,6 +255,7 @@ pub fn place(name: &str) -> Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::experiment::{AdamWOptions, SgdOptions};
 
     /// A weight that decays and a bias that does not, after four steps with made-up gradients.
     fn run(options: OptimizerOptions, split: Option<u64>) -> Vec<f32> {

@@ -68,6 +68,7 @@ fn imports_point_downward() {
         ("hub", &["weights", "params"]),
         ("weights", &["params"]),
         ("params", &[]),
+        ("update", &[]),
     ];
     assert_edges("zoo/src/", &["crate"], zoo, &["grad", "model", "random", "no_grad", "Model", "ModelCard"]);
     let codegen: Edges = &[

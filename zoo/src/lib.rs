@@ -9,6 +9,7 @@ pub mod nn;
 pub mod ops;
 pub mod params;
 pub mod random;
+pub mod update;
 pub mod weights;
 
 pub use candle_core;
