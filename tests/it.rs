@@ -1,6 +1,7 @@
 //! The integration tests, as one binary: linking candle is slow.
 
 mod it {
+    mod bench;
     mod classify;
     mod cli;
     mod curve;

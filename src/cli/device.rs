@@ -48,8 +48,18 @@ pub(super) fn name(device: &Device) -> String {
     }
 }
 
+/// A core can make use of a few threads, not of many.
+const MOST_THREADS_A_CORE: usize = 16;
+
 /// Gives the CPU's work so many threads; 0 means one for each core.
 pub(super) fn set_threads(threads: usize) -> Result<usize> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if threads > cores * MOST_THREADS_A_CORE {
+        return Err(Error::input(format!(
+            "--threads {threads} is too many for {cores} cores: take {cores}, or at most {}",
+            cores * MOST_THREADS_A_CORE
+        )));
+    }
     let built = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     built.map_err(|error| Error::failed(format!("cannot start {threads} threads: {error}")))?;
     Ok(rayon::current_num_threads())

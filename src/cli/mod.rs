@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 the work failed, 2 the input is wrong, 130 and 143 interrupted by SIGINT and SIGTERM.
 
+mod bench;
 mod check;
 mod compare;
 mod device;
@@ -90,6 +91,9 @@ enum Command {
     Runs(Runs),
     /// Ask the registry in SQL, read-only
     Sql(sql::Arguments),
+    /// Measure how fast this machine trains and predicts
+    #[command(subcommand, after_help = bench::EXAMPLES)]
+    Bench(bench::Bench),
 }
 
 #[derive(Debug, Subcommand)]
@@ -136,6 +140,7 @@ impl Cli {
             Command::Runs(Runs::Show(arguments)) => run_detail::run(arguments, &mut context),
             Command::Runs(Runs::Compare(arguments)) => compare::run(arguments, &mut context),
             Command::Sql(arguments) => sql::run(arguments, &mut context),
+            Command::Bench(bench) => bench::run(bench, &mut context),
         }
     }
 }

@@ -6,6 +6,9 @@ use crate::train::optimizer::{Place, place};
 use zoo::params::{Params, is_running_statistic};
 
 /// Freezes what `options` say; to be called before the model is built. `classifier` is the head's path.
+///
+/// # Errors
+/// After the model was built.
 pub fn freeze(params: &Params, options: &FreezeOptions, classifier: Option<&'static str>) -> Result<()> {
     let (policy, options) = (options.batch_norm, options.clone());
     Ok(params.freeze(move |name| is_frozen(name, &options, classifier), policy)?)

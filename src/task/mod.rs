@@ -4,3 +4,4 @@ mod classify;
 mod freeze;
 
 pub use classify::{Classify, Fetch, Fetched, NotFetched, WeightsOrigin, evaluate, loss};
+pub use freeze::freeze;

@@ -6,27 +6,27 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-fn binary() -> Command {
+pub(super) fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_resnet-zoo"));
     command.env_remove("NO_COLOR").current_dir(env!("CARGO_MANIFEST_DIR"));
     command
 }
 
 /// Runs `resnet-zoo ARGUMENTS --registry FOLDER/registry.sqlite3`.
-fn zoo(folder: &Path, arguments: &[&str]) -> Output {
+pub(super) fn zoo(folder: &Path, arguments: &[&str]) -> Output {
     binary().args(arguments).arg("--registry").arg(location(folder).database()).output().expect("started")
 }
 
-fn stdout(output: &Output) -> String {
+pub(super) fn stdout(output: &Output) -> String {
     assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stdout), stderr(output));
     String::from_utf8(output.stdout.clone()).expect("UTF-8")
 }
 
-fn stderr(output: &Output) -> String {
+pub(super) fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).expect("UTF-8")
 }
 
-fn json(folder: &Path, arguments: &[&str]) -> Value {
+pub(super) fn json(folder: &Path, arguments: &[&str]) -> Value {
     let mut arguments = arguments.to_vec();
     arguments.push("--json");
     serde_json::from_str(&stdout(&zoo(folder, &arguments))).expect("one JSON value")
@@ -34,7 +34,7 @@ fn json(folder: &Path, arguments: &[&str]) -> Value {
 
 #[test]
 fn every_command_teaches_by_example() {
-    let commands: [&[&str]; 13] = [
+    let commands: [&[&str]; 16] = [
         &[],
         &["run"],
         &["resume"],
@@ -48,6 +48,9 @@ fn every_command_teaches_by_example() {
         &["runs", "show"],
         &["runs", "compare"],
         &["sql"],
+        &["bench"],
+        &["bench", "train"],
+        &["bench", "infer"],
     ];
     for command in commands {
         let output = binary().args(command).arg("--help").output().expect("started");

@@ -11,6 +11,7 @@
 pub mod activation;
 pub mod bias;
 mod bins;
+pub mod ceiling;
 pub mod conv;
 pub mod dropout;
 pub mod isa;

@@ -1,0 +1,93 @@
+//! What a core can do at most: the figure that those of the kernels are compared with.
+
+use super::Isa;
+use std::hint::black_box;
+
+/// Sums that do not wait for one another: enough to hide the latency of a fused multiply-add on two ports.
+const CHAINS: usize = 12;
+
+/// Multiplies and adds in registers alone, `rounds` times, on the calling thread. Returns how many floating-point
+/// operations that were.
+///
+/// # Panics
+/// Where this CPU lacks `isa`.
+pub fn multiply_add(isa: Isa, rounds: usize) -> u64 {
+    assert!(Isa::available().contains(&isa), "this CPU has no {}", isa.name());
+    let lanes = match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => {
+            // SAFETY: the CPU has the instructions (asserted).
+            unsafe { avx512(rounds) };
+            16
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => {
+            // SAFETY: the CPU has the instructions (asserted).
+            unsafe { avx2(rounds) };
+            8
+        }
+        _ => {
+            portable(rounds);
+            4
+        }
+    };
+    2 * (lanes * CHAINS * rounds) as u64
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn avx512(rounds: usize) {
+    use std::arch::x86_64::{_mm512_fmadd_ps, _mm512_set1_ps};
+    let (x, y) = (_mm512_set1_ps(black_box(0.999)), _mm512_set1_ps(black_box(1e-3)));
+    let mut sums = [x; CHAINS];
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            *sum = _mm512_fmadd_ps(*sum, x, y);
+        }
+    }
+    black_box(sums);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn avx2(rounds: usize) {
+    use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_set1_ps};
+    let (x, y) = (_mm256_set1_ps(black_box(0.999)), _mm256_set1_ps(black_box(1e-3)));
+    let mut sums = [x; CHAINS];
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            *sum = _mm256_fmadd_ps(*sum, x, y);
+        }
+    }
+    black_box(sums);
+}
+
+fn portable(rounds: usize) {
+    let (x, y) = (black_box(0.999f32), black_box(1e-3f32));
+    let mut sums = [[x; 4]; CHAINS];
+    for _ in 0..rounds {
+        for sum in sums.as_flattened_mut() {
+            // As the portable kernels do.
+            *sum = if cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
+                sum.mul_add(x, y)
+            } else {
+                *sum * x + y
+            };
+        }
+    }
+    black_box(sums);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_what_it_does() {
+        for isa in Isa::available() {
+            let one = multiply_add(isa, 1);
+            assert!(one >= 2 * 4 * CHAINS as u64, "{isa:?}: {one}");
+            assert_eq!(multiply_add(isa, 1000), 1000 * one, "{isa:?}");
+        }
+    }
+}
