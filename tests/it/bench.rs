@@ -1,7 +1,7 @@
 //! `bench`: what it measures is a machine's affair, what it prints is not.
 
-use super::cli::{json, stderr, stdout, zoo};
-use serde_json::Value;
+use super::cli::{self, stderr, stdout, zoo};
+use serde_json::{Value, json};
 
 /// Enough to see the shape of a result.
 const QUICK: [&str; 8] = ["--batch", "1", "--reps", "1", "--seconds", "0", "--warmup", "0"];
@@ -27,7 +27,7 @@ const KEYS: [&str; 17] = [
 
 fn measure(arguments: &[&str]) -> Value {
     let folder = tempfile::tempdir().expect("a folder");
-    let result = json(folder.path(), &[&["bench"], arguments, &QUICK].concat());
+    let result = cli::json(folder.path(), &[&["bench"], arguments, &QUICK].concat());
     assert!(!folder.path().join("registry.sqlite3").exists(), "nothing is recorded");
     for key in ["img_s", "best_img_s", "ms", "gflop_s", "ceiling_pct"] {
         assert!(result[key].as_f64().is_some_and(|value| value > 0.), "{key}: {result}");
@@ -60,6 +60,43 @@ fn a_frozen_backbone_and_clips_are_measured_as_such() {
     assert_eq!((&clip["frames"], &clip["size"]), (&Value::from(2), &Value::from(16)));
     let features = measure(&["infer", "resnet50_fpn", "--size", "32"]);
     assert_eq!(features["model"], "resnet50_fpn");
+}
+
+#[test]
+fn ops_are_measured_layer_by_layer() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ops = |arguments: &[&str]| {
+        let quick = ["--batch", "1", "--reps", "1", "--seconds", "0", "--json"];
+        let output = stdout(&zoo(folder.path(), &[&["bench", "ops"], arguments, &quick].concat()));
+        let mut lines: Vec<Value> = output.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let ceiling = lines.remove(0);
+        assert_eq!(ceiling["bench"], "ceiling");
+        assert!(ceiling["gflop_s"].as_f64() > Some(0.) && ceiling["copy_gb_s"].as_f64() > Some(0.), "{ceiling}");
+        lines
+    };
+    let count = |lines: &[Value], variant: &str| -> u64 {
+        let lines = lines.iter().filter(|line| line["variant"] == variant);
+        lines.map(|line| line["count"].as_u64().expect("a number")).sum()
+    };
+    let lines = ops(&["cifar_resnet20"]);
+    for (variant, layers) in [
+        ("conv_forward", 19),
+        ("conv_data_gradient", 18),
+        ("conv_weight_gradient", 19),
+        ("norm_forward", 19),
+        ("norm_backward", 19),
+    ] {
+        assert_eq!(count(&lines, variant), layers, "{variant}");
+    }
+    let first = &lines[0];
+    assert_eq!((&first["layer"], &first["paths"]), (&json!("conv 3x3, 3 -> 16"), &json!(["conv1"])));
+    assert!(first["gflop_s"].as_f64() > Some(0.) && first.get("gb_s").is_none(), "{first}");
+
+    let pools = ops(&["resnet50d", "--size", "32", "--only", "pool"]);
+    assert_eq!((count(&pools, "pool_forward"), count(&pools, "pool_backward")), (5, 5));
+    assert!(pools.iter().all(|line| line["gb_s"].as_f64() > Some(0.) && line.get("gflop_s").is_none()), "{pools:?}");
+    let clips = ops(&["r3d_18", "--frames", "1", "--size", "8", "--only", "conv"]);
+    assert_eq!((count(&clips, "conv_forward"), &clips[0]["input"]), (20, &json!([3, 1, 8, 8])));
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub(super) fn json(folder: &Path, arguments: &[&str]) -> Value {
 
 #[test]
 fn every_command_teaches_by_example() {
-    let commands: [&[&str]; 16] = [
+    let commands: [&[&str]; 17] = [
         &[],
         &["run"],
         &["resume"],
@@ -51,6 +51,7 @@ fn every_command_teaches_by_example() {
         &["bench"],
         &["bench", "train"],
         &["bench", "infer"],
+        &["bench", "ops"],
     ];
     for command in commands {
         let output = binary().args(command).arg("--help").output().expect("started");

@@ -32,12 +32,49 @@ pub struct Row {
     pub path: String,
     /// `conv 3x3, 64 -> 128, stride 2`.
     pub layer: String,
+    /// The same for programs.
+    pub computation: Computation,
     /// Channels, then the spatial size; of a vector only its length.
     pub output: Vec<usize>,
     /// Trainable parameters.
     pub params: u64,
     /// Multiply-accumulates for one sample.
     pub macs: u64,
+}
+
+/// What a layer computes, as far as it can be computed alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Computation {
+    /// A convolution.
+    Conv {
+        /// How it lies on its input.
+        windows: Windows,
+        /// Runs of channels that do not see each other.
+        groups: usize,
+    },
+    /// Batch norm, or group norm with so many groups.
+    Norm(Option<usize>),
+    /// Maximum over windows.
+    MaxPool(Windows),
+    /// Average over windows, a partial window at the border over what it holds.
+    AvgPool(Windows),
+    /// Anything else, or several layers.
+    Other,
+}
+
+/// Sliding windows; one number for each spatial dimension.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Windows {
+    /// Channels, then the spatial size.
+    pub input: Vec<usize>,
+    /// Taps.
+    pub kernel: Vec<usize>,
+    /// Cells from one window to the next.
+    pub stride: Vec<usize>,
+    /// Cells before the first and after the last one.
+    pub padding: Vec<usize>,
+    /// Cells from one tap to the next.
+    pub dilation: Vec<usize>,
 }
 
 /// One tensor of a checkpoint.
@@ -73,6 +110,7 @@ impl Summary {
             match fields.last_mut().filter(|field| field.path == path) {
                 Some(field) => {
                     field.layer.clear();
+                    field.computation = Computation::Other;
                     field.output.clone_from(&row.output);
                     field.params += row.params;
                     field.macs += row.macs;
@@ -272,7 +310,8 @@ impl<'a> Walk<'a> {
                     let statistics = ["running_mean", "running_var"];
                     parameters.extend(statistics.map(|name| (name, vec![channels], false)));
                 }
-                self.row(layer.span, path, kind, x, parameters, 0)
+                let what = What { layer: kind, computation: Computation::Norm(self.spec.norm.groups) };
+                self.row(layer.span, path, what, x, parameters, 0)
             }
             Op::Activation(activation) => {
                 self.row(layer.span, path, format!("{activation:?}").to_lowercase(), x, Vec::new(), 0)
@@ -320,15 +359,15 @@ impl<'a> Walk<'a> {
         let (kernel, stride) = (scope.extents(&conv.kernel), scope.extents(&conv.stride));
         let dilation = scope.extents(&conv.dilation);
         let padding = conv.padding.clone().unwrap_or_else(|| same_padding(&kernel, &dilation));
-        let window = Window { kernel: &kernel, stride: &stride, padding: &padding, dilation: &dilation, ceil: false };
+        let windows = Windows { input: x.to_vec(), kernel, stride, padding, dilation };
         let mut output = vec![c_out];
-        output.extend(self.windows(&window, at, path, &x[1..])?);
+        output.extend(self.windows(&windows, false, at, path)?);
         let mut weight = vec![c_out, c_in / groups];
-        weight.extend(&kernel);
+        weight.extend(&windows.kernel);
         let macs = elements(&output) * elements(&weight[1..]);
-        let mut layer = format!("conv {}, {c_in} -> {c_out}", sizes(&kernel));
-        for (name, values, default) in [("stride", &stride, 1), ("dilation", &dilation, 1)] {
-            if values.iter().any(|value| *value != default) {
+        let mut layer = format!("conv {}, {c_in} -> {c_out}", sizes(&windows.kernel));
+        for (name, values) in [("stride", &windows.stride), ("dilation", &windows.dilation)] {
+            if values.iter().any(|value| *value != 1) {
                 layer.push_str(&format!(", {name} {}", sizes(values)));
             }
         }
@@ -339,7 +378,8 @@ impl<'a> Walk<'a> {
         if conv.bias {
             parameters.push(("bias", vec![c_out], true));
         }
-        self.row(at, path, layer, output, parameters, macs)
+        let what = What { layer, computation: Computation::Conv { windows, groups } };
+        self.row(at, path, what, output, parameters, macs)
     }
 
     fn pool(
@@ -352,20 +392,22 @@ impl<'a> Walk<'a> {
         scope: &Scope<'_>,
     ) -> Option<Vec<usize>> {
         let (kernel, stride) = (scope.extents(&pool.kernel), scope.extents(&pool.stride));
-        let ones = vec![1; kernel.len()];
-        let window =
-            Window { kernel: &kernel, stride: &stride, padding: &pool.padding, dilation: &ones, ceil: average };
+        let dilation = vec![1; kernel.len()];
+        let windows = Windows { input: x.to_vec(), kernel, stride, padding: pool.padding.clone(), dilation };
         let mut output = vec![x[0]];
-        output.extend(self.windows(&window, at, path, &x[1..])?);
+        output.extend(self.windows(&windows, average, at, path)?);
         let name = if average { "average pool" } else { "max pool" };
-        let layer = format!("{name} {}, stride {}", sizes(&kernel), sizes(&stride));
-        self.row(at, path, layer, output, Vec::new(), 0)
+        let layer = format!("{name} {}, stride {}", sizes(&windows.kernel), sizes(&windows.stride));
+        let computation = if average { Computation::AvgPool(windows) } else { Computation::MaxPool(windows) };
+        self.row(at, path, What { layer, computation }, output, Vec::new(), 0)
     }
 
-    fn windows(&mut self, window: &Window<'_>, at: Span, path: &str, x: &[usize]) -> Option<Vec<usize>> {
-        let output: Option<Vec<usize>> = (0..x.len()).map(|axis| window.output(axis, x[axis])).collect();
+    /// The output's spatial size; `ceil` allows partial windows at the border.
+    fn windows(&mut self, windows: &Windows, ceil: bool, at: Span, path: &str) -> Option<Vec<usize>> {
+        let x = &windows.input[1..];
+        let output: Option<Vec<usize>> = (0..x.len()).map(|axis| windows.output(axis, x[axis], ceil)).collect();
         if output.is_none() {
-            let message = format!("a window of {} does not fit into {}", sizes(window.kernel), sizes(x));
+            let message = format!("a window of {} does not fit into {}", sizes(&windows.kernel), sizes(x));
             self.note(at, message, path, "use a larger input, fewer strides or a smaller kernel");
         }
         output
@@ -387,8 +429,16 @@ impl<'a> Walk<'a> {
                 let output = [&[channels], &feature.shape[1..]].concat();
                 let macs = elements(&output) * elements(&weight[1..]);
                 let layer = format!("conv {}, {c_in} -> {channels}", sizes(&weight[2..]));
+                let windows = Windows {
+                    input: [&[c_in], &feature.shape[1..]].concat(),
+                    kernel: weight[2..].to_vec(),
+                    stride: ones.clone(),
+                    padding: same_padding(&weight[2..], &ones),
+                    dilation: ones.clone(),
+                };
+                let what = What { layer, computation: Computation::Conv { windows, groups: 1 } };
                 let parameters = vec![("weight", weight, true), ("bias", vec![channels], true)];
-                self.row(self.at, &format!("fpn.{blocks}.{level}.0"), layer, output, parameters, macs)?;
+                self.row(self.at, &format!("fpn.{blocks}.{level}.0"), what, output, parameters, macs)?;
             }
         }
         let name = |level: usize| format!("p{}", level + 2);
@@ -399,8 +449,8 @@ impl<'a> Walk<'a> {
         };
         let mut features: Vec<Feature> = body.iter().enumerate().map(level).collect();
         if extra_maxpool && let Some(coarsest) = features.last() {
-            let window = Window { kernel: &ones, stride: &[2, 2, 2], padding: &[0; 3], dilation: &ones, ceil: false };
-            let spatial = (0..self.spec.dims).filter_map(|axis| window.output(axis, coarsest.shape[axis + 1]));
+            // A window of one cell in two.
+            let spatial = coarsest.shape[1..].iter().map(|size| size.div_ceil(2));
             let shape = [channels].into_iter().chain(spatial).collect();
             features.push(Feature { name: name(features.len()), shape, stride: coarsest.stride * 2 });
         }
@@ -412,11 +462,12 @@ impl<'a> Walk<'a> {
         &mut self,
         at: Span,
         path: &str,
-        layer: String,
+        what: impl Into<What>,
         output: Vec<usize>,
         parameters: Vec<(&str, Vec<usize>, bool)>,
         macs: u128,
     ) -> Option<Vec<usize>> {
+        let What { layer, computation } = what.into();
         if elements(&output) > MAX_ELEMENTS {
             let message =
                 format!("the output of `{path}` has {} elements, more than {MAX_ELEMENTS}", elements(&output));
@@ -437,7 +488,7 @@ impl<'a> Walk<'a> {
         }
         let params = u64::try_from(params).expect("below MAX_PARAMS");
         let macs = u64::try_from(macs).unwrap_or(u64::MAX);
-        self.rows.push(Row { path: path.to_owned(), layer, output: output.clone(), params, macs });
+        self.rows.push(Row { path: path.to_owned(), layer, computation, output: output.clone(), params, macs });
         Some(output)
     }
 
@@ -446,25 +497,28 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// A sliding window.
-struct Window<'a> {
-    kernel: &'a [usize],
-    stride: &'a [usize],
-    padding: &'a [usize],
-    dilation: &'a [usize],
-    ceil: bool,
+/// What a layer computes, in words and for programs.
+struct What {
+    layer: String,
+    computation: Computation,
 }
 
-impl Window<'_> {
+impl From<String> for What {
+    fn from(layer: String) -> Self {
+        What { layer, computation: Computation::Other }
+    }
+}
+
+impl Windows {
     /// Positions along `axis` of an input of that `size`; `None` where there is none.
-    fn output(&self, axis: usize, size: usize) -> Option<usize> {
+    fn output(&self, axis: usize, size: usize, ceil: bool) -> Option<usize> {
         let reach = self.dilation[axis] * (self.kernel[axis] - 1) + 1;
         let room = (size + 2 * self.padding[axis]).checked_sub(reach);
         match room {
-            Some(room) if self.ceil => Some(room.div_ceil(self.stride[axis]) + 1),
+            Some(room) if ceil => Some(room.div_ceil(self.stride[axis]) + 1),
             Some(room) => Some(room / self.stride[axis] + 1),
             // A partial window at the border, where one is allowed.
-            None => self.ceil.then_some(1),
+            None => ceil.then_some(1),
         }
     }
 }

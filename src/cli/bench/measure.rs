@@ -18,13 +18,13 @@ const QUIET: f64 = 0.1;
 pub(super) struct Effort {
     /// Repetitions at the least
     #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    reps: u32,
+    pub reps: u32,
     /// Seconds of repetitions at the least, up to 60
     #[arg(long, default_value_t = 3., value_name = "S", value_parser = seconds)]
-    seconds: f64,
+    pub seconds: f64,
     /// Repetitions beforehand that do not count
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1_000))]
-    warmup: u32,
+    pub warmup: u32,
 }
 
 /// What was measured.
@@ -40,7 +40,7 @@ pub(super) struct Timing {
     pub noise: Option<Noise>,
 }
 
-/// Cores that were busy with something else.
+/// Cores that were busy with something else, in hundredths.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Noise {
     /// With other processes, or taken by the host of a virtual machine.
@@ -131,11 +131,13 @@ impl CpuTime {
     fn noise_since(&self, before: &CpuTime, spent: Duration) -> Noise {
         let spent = spent.as_secs_f64();
         let others = (self.busy - before.busy) - (self.own - before.own);
-        Noise { others: others.max(0.) / spent, steal: (self.stolen - before.stolen) / spent }
+        let cores = |seconds: f64| (100. * seconds.max(0.) / spent).round() / 100.;
+        Noise { others: cores(others), steal: cores(self.stolen - before.stolen) }
     }
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
+/// Reads the value of `--seconds`.
+pub(super) fn seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse::<f64>().ok().filter(|seconds| (0. ..=LONGEST.as_secs_f64()).contains(seconds));
     seconds.ok_or_else(|| format!("it must be a number from 0 to {}", LONGEST.as_secs()))
 }

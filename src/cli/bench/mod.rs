@@ -3,6 +3,8 @@
 mod ceiling;
 mod infer;
 mod measure;
+mod op_result;
+mod ops;
 mod result;
 mod train;
 mod workload;
@@ -15,6 +17,7 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   resnet-zoo bench train resnet34                      training steps on synthetic batches of 16
   resnet-zoo bench infer resnet50 --batch 1 --json     one JSON line, with the keys of the scripts in benches/peers
+  resnet-zoo bench ops resnet34                        which layer, which pass falls short of the ceiling
 
 Nothing is read from a disk and nothing is recorded. A machine that does other work meanwhile is told of.";
 
@@ -25,11 +28,14 @@ pub(super) enum Bench {
     Train(train::Arguments),
     /// Forward passes without a graph
     Infer(infer::Arguments),
+    /// Convolutions, norms and pools of a model one by one, beside what the machine can do at most
+    Ops(ops::Arguments),
 }
 
 pub(super) fn run(bench: &Bench, context: &mut Context) -> Result<()> {
     match bench {
         Bench::Train(arguments) => train::run(arguments, context),
         Bench::Infer(arguments) => infer::run(arguments, context),
+        Bench::Ops(arguments) => ops::run(arguments, context),
     }
 }

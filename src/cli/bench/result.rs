@@ -62,15 +62,15 @@ impl BenchResult {
             variant,
             precision: workload.precision,
             batch: workload.batch,
-            size: workload.input[workload.input.len() - 1],
+            size: workload.size(),
             frames: (workload.entry.card.dims == 3).then(|| workload.input[1]),
             img_s: images / timing.median,
             best_img_s: images / timing.best,
             ms: timing.median * 1e3,
             reps: timing.reps,
             rss_mib,
-            others: timing.noise.map(|noise| round(noise.others)),
-            steal: timing.noise.map(|noise| round(noise.steal)),
+            others: timing.noise.map(|noise| noise.others),
+            steal: timing.noise.map(|noise| noise.steal),
             threads: workload.threads,
             isa: workload.isa.name(),
             gflop_s,
@@ -110,10 +110,12 @@ impl BenchResult {
     }
 }
 
-fn round(value: f64) -> f64 {
+/// To hundredths.
+pub(super) fn round(value: f64) -> f64 {
     (100. * value).round() / 100.
 }
 
-fn hundredths<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+/// Writes a number as [`round`] makes it.
+pub(super) fn hundredths<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(round(*value))
 }

@@ -1,6 +1,6 @@
 //! A model and the synthetic batches that it is measured on.
 
-use crate::cli::{device, models, specs};
+use crate::cli::{device, human, models, specs};
 use crate::data::Batch;
 use crate::error::{Error, Result};
 use candle_core::{DType, Device, Tensor};
@@ -85,6 +85,11 @@ impl Workload {
         Ok(Workload { entry, batch: arguments.batch, input, precision: arguments.precision, threads, isa, summary })
     }
 
+    /// Height and width.
+    pub fn size(&self) -> usize {
+        self.input[self.input.len() - 1]
+    }
+
     /// Builds the model with parameters from a fixed seed.
     pub fn build(&self, params: &Params) -> Result<Box<dyn Model>> {
         Ok((self.entry.build)(self.entry.card.classes, params.var_builder(self.precision.dtype(), &Device::Cpu))?)
@@ -102,7 +107,7 @@ impl Workload {
         Ok(Batch { images, labels, targets: None, indices: (0..self.batch).collect() })
     }
 
-    /// Refuses what would need more memory than the machine has: `samples` copies of a batch's convolutions at the least.
+    /// Refuses what needs more memory than the machine has, where each sample takes so many numbers at the least.
     ///
     /// # Errors
     /// Where that is so; says how much it would need.
@@ -112,10 +117,10 @@ impl Workload {
             Some(available) if needed > available => Err(Error::input(format!(
                 "{} needs more than {} for a batch of {} x {}, and {} are free: take a smaller --batch or --size",
                 self.entry.card.name,
-                crate::cli::human::bytes(needed),
+                human::bytes(needed),
                 self.batch,
                 models::size(&self.input),
-                crate::cli::human::bytes(available),
+                human::bytes(available),
             ))),
             _ => Ok(()),
         }
