@@ -99,6 +99,63 @@ fn ops_are_measured_layer_by_layer() {
     assert_eq!((count(&clips, "conv_forward"), &clips[0]["input"]), (20, &json!([3, 1, 8, 8])));
 }
 
+const OURS: &str = r#"{"bench":"train","model":"resnet34","variant":"train","precision":"f32","batch":16,"size":224,"img_s":30,"rss_mib":900,"others":0.0}
+{"bench":"infer","model":"cifar_resnet20","variant":"infer","precision":"f32","batch":1,"size":32,"img_s":9,"rss_mib":20,"others":0.0}
+"#;
+const PEERS: &str = r#"some warning
+RESULT {"bench": "train", "model": "resnet34", "variant": "eager_nhwc", "batch": 16, "size": 224, "img_s": 20.0, "rss_mib": 1800, "others": 0.3}
+RESULT {"bench": "train", "model": "resnet34", "variant": "eager_nchw", "batch": 16, "size": 224, "img_s": 17.3, "rss_mib": 1700}
+RESULT {"bench": "train", "model": "resnet34", "variant": "bf16_nhwc", "batch": 16, "size": 224, "img_s": 34.5, "rss_mib": 1459}
+"#;
+
+#[test]
+fn results_are_compared_with_the_fastest_of_the_others() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path.display().to_string()
+    };
+    let (ours, peers) = (write("ours.jsonl", OURS), write("peers.out", PEERS));
+    let output = stdout(&zoo(folder.path(), &["bench", "compare", &ours, "--against", &peers, "--json"]));
+    let lines: Vec<Value> = output.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let peer = json!({"variant": "eager_nhwc", "img_s": 20.0, "rss_mib": 1800.0});
+    let same = json!({
+        "bench": "ratio", "of": "train", "model": "resnet34", "batch": 16, "size": 224, "precision": "f32",
+        "variant": "train", "img_s": 30.0, "rss_mib": 900.0, "peer": peer, "ratio": 1.5, "rss_ratio": 0.5, "others": 0.3,
+    });
+    assert_eq!(lines[0], same);
+    assert_eq!((&lines[1]["peer"], &lines[1]["ratio"], lines.len()), (&Value::Null, &Value::Null, 2));
+    let table = stdout(&zoo(folder.path(), &["bench", "compare", &ours, "--against", &peers]));
+    assert!(table.contains("train resnet34 16 x 224 x 224 f32") && table.contains("1.50x"), "{table}");
+
+    let own = write("own.jsonl", r#"{"bench":"infer","model":"cifar_resnet20","variant":"torch","batch":1,"img_s":1}"#);
+    let quick = [&["bench", "infer", "cifar_resnet20", "--json", "--against", &own], &QUICK[..]].concat();
+    let output = stdout(&zoo(folder.path(), &quick));
+    let ratio: Value = serde_json::from_str(output.lines().nth(1).expect("a second line")).expect("JSON");
+    assert_eq!((&ratio["bench"], &ratio["peer"]["variant"]), (&json!("ratio"), &json!("torch")));
+    assert!(ratio["ratio"].as_f64() > Some(0.), "{ratio}");
+
+    let (empty, broken) = (write("empty", "nothing\n"), write("broken", "{\"bench\": 1\n"));
+    let cases: [(&[&str], &str); 6] = [
+        (&["compare", &ours], "pass --against FILE"),
+        (&["compare", &ours, "--against", "missing.jsonl"], "cannot read missing.jsonl: "),
+        (&["compare", &empty, "--against", &peers], "has no result: a line is {"),
+        (&["compare", &ours, "--against", &broken], "broken:1: not a JSON line"),
+        (&["compare", &own, "--against", &peers], "the files have no work in common: infer cifar_resnet20"),
+        (
+            &["train", "resnet18", "--against", &peers],
+            "has no result of train resnet18 16 x 224 x 224 f32, but of train",
+        ),
+    ];
+    for (arguments, expected) in cases {
+        let output = zoo(folder.path(), &[&["bench"], arguments].concat());
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {message}");
+        assert!(message.starts_with("error: ") && message.contains(expected), "{arguments:?}: {message}");
+    }
+}
+
 #[test]
 fn people_get_a_table() {
     let folder = tempfile::tempdir().expect("a folder");

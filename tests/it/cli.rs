@@ -34,7 +34,7 @@ pub(super) fn json(folder: &Path, arguments: &[&str]) -> Value {
 
 #[test]
 fn every_command_teaches_by_example() {
-    let commands: [&[&str]; 17] = [
+    let commands: [&[&str]; 18] = [
         &[],
         &["run"],
         &["resume"],
@@ -52,6 +52,7 @@ fn every_command_teaches_by_example() {
         &["bench", "train"],
         &["bench", "infer"],
         &["bench", "ops"],
+        &["bench", "compare"],
     ];
     for command in commands {
         let output = binary().args(command).arg("--help").output().expect("started");

@@ -1,5 +1,6 @@
 //! `bench infer`.
 
+use super::against::Against;
 use super::measure::Effort;
 use super::result::BenchResult;
 use super::workload::{Workload, WorkloadArguments};
@@ -25,10 +26,14 @@ pub(in crate::cli) struct Arguments {
     workload: WorkloadArguments,
     #[command(flatten)]
     effort: Effort,
+    #[command(flatten)]
+    against: Against,
 }
 
 pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
     let workload = Workload::new(&arguments.workload)?;
+    let peers = arguments.against.read()?;
+    peers.check(&workload.work("infer", "infer"))?;
     let largest = workload.multiplying().map(|row| row.output.iter().product::<usize>()).max();
     workload.check_memory(largest.unwrap_or(0))?;
     let model = workload.build(&Params::new(0))?;
@@ -45,5 +50,7 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
         Ok(())
     })?;
     let operations = 2 * workload.summary.macs * workload.batch as u64;
-    BenchResult::new("infer", "infer", &workload, &timing, operations).print(&workload, &timing, context)
+    let result = BenchResult::new("infer", "infer", &workload, &timing, operations);
+    result.print(&workload, &timing, context)?;
+    peers.compare(&result, context)
 }

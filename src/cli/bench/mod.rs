@@ -1,5 +1,6 @@
 //! `bench`: how fast this machine is at what the other commands do.
 
+mod against;
 mod ceiling;
 mod infer;
 mod measure;
@@ -18,8 +19,9 @@ Examples:
   resnet-zoo bench train resnet34                      training steps on synthetic batches of 16
   resnet-zoo bench infer resnet50 --batch 1 --json     one JSON line, with the keys of the scripts in benches/peers
   resnet-zoo bench ops resnet34                        which layer, which pass falls short of the ceiling
+  resnet-zoo bench compare ours.jsonl --against torch.jsonl
 
-Nothing is read from a disk and nothing is recorded. A machine that does other work meanwhile is told of.";
+Batches are synthetic and nothing is recorded. Where a machine did other work meanwhile, a warning says so.";
 
 /// What is measured.
 #[derive(Debug, Subcommand)]
@@ -30,6 +32,8 @@ pub(super) enum Bench {
     Infer(infer::Arguments),
     /// Convolutions, norms and pools of a model one by one, beside what the machine can do at most
     Ops(ops::Arguments),
+    /// Results in files beside those of other frameworks
+    Compare(against::Arguments),
 }
 
 pub(super) fn run(bench: &Bench, context: &mut Context) -> Result<()> {
@@ -37,5 +41,6 @@ pub(super) fn run(bench: &Bench, context: &mut Context) -> Result<()> {
         Bench::Train(arguments) => train::run(arguments, context),
         Bench::Infer(arguments) => infer::run(arguments, context),
         Bench::Ops(arguments) => ops::run(arguments, context),
+        Bench::Compare(arguments) => against::run(arguments, context),
     }
 }

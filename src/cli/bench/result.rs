@@ -63,7 +63,7 @@ impl BenchResult {
             precision: workload.precision,
             batch: workload.batch,
             size: workload.size(),
-            frames: (workload.entry.card.dims == 3).then(|| workload.input[1]),
+            frames: workload.frames(),
             img_s: images / timing.median,
             best_img_s: images / timing.best,
             ms: timing.median * 1e3,

@@ -1,5 +1,6 @@
 //! `bench train`.
 
+use super::against::Against;
 use super::measure::Effort;
 use super::result::BenchResult;
 use super::workload::{Workload, WorkloadArguments};
@@ -21,6 +22,7 @@ Examples:
   resnet-zoo bench train resnet18 --batch 64 --size 64 --json
   resnet-zoo bench train r3d_18 --batch 2 --frames 16 --size 112
   resnet-zoo bench train resnet34 --batch 32 --freeze backbone  only the classifier learns
+  resnet-zoo bench train resnet34 --against torch.jsonl         beside what others reach, as `bench compare`
 
 A step is what `run` does with a batch that is at hand: forward, cross-entropy with label smoothing 0.1, backward, AdamW
 with a learning rate of 0.001 and a weight decay of 0.01.
@@ -40,6 +42,8 @@ pub(in crate::cli) struct Arguments {
     freeze: Option<Freeze>,
     #[command(flatten)]
     effort: Effort,
+    #[command(flatten)]
+    against: Against,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -57,6 +61,9 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
             card.name, card.name
         )));
     };
+    let variant = if arguments.freeze.is_some() { "head" } else { "train" };
+    let peers = arguments.against.read()?;
+    peers.check(&workload.work("train", variant))?;
     let params = Params::new(0);
     if arguments.freeze == Some(Freeze::Backbone) {
         let options = FreezeOptions { backbone: true, stages: None, names: Vec::new(), batch_norm: NormPolicy::Frozen };
@@ -75,11 +82,13 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
         // A step that was not taken takes less time.
         if report.is_finite() { Ok(()) } else { Err(Error::failed(format!("{}: the loss is not finite", card.name))) }
     })?;
-    let (variant, operations) = match arguments.freeze {
-        None => ("train", operations(&workload)),
-        Some(Freeze::Backbone) => ("head", head_operations(&workload, classifier)),
+    let operations = match arguments.freeze {
+        None => operations(&workload),
+        Some(Freeze::Backbone) => head_operations(&workload, classifier),
     };
-    BenchResult::new("train", variant, &workload, &timing, operations).print(&workload, &timing, context)
+    let result = BenchResult::new("train", variant, &workload, &timing, operations);
+    result.print(&workload, &timing, context)?;
+    peers.compare(&result, context)
 }
 
 fn optimizer(params: &Params) -> Optimizer {

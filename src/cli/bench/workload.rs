@@ -1,5 +1,6 @@
 //! A model and the synthetic batches that it is measured on.
 
+use super::against::Work;
 use crate::cli::{device, human, models, specs};
 use crate::data::Batch;
 use crate::error::{Error, Result};
@@ -85,9 +86,27 @@ impl Workload {
         Ok(Workload { entry, batch: arguments.batch, input, precision: arguments.precision, threads, isa, summary })
     }
 
+    /// What a result of it would be of.
+    pub fn work(&self, of: &str, variant: &str) -> Work {
+        Work {
+            of: of.to_owned(),
+            model: self.entry.card.name.to_owned(),
+            batch: self.batch as u64,
+            size: self.size() as u64,
+            frames: self.frames().map(|frames| frames as u64),
+            precision: self.precision.name().to_owned(),
+            head: variant.starts_with("head"),
+        }
+    }
+
     /// Height and width.
     pub fn size(&self) -> usize {
         self.input[self.input.len() - 1]
+    }
+
+    /// Of a clip.
+    pub fn frames(&self) -> Option<usize> {
+        (self.entry.card.dims == 3).then(|| self.input[1])
     }
 
     /// Builds the model with parameters from a fixed seed.
@@ -133,6 +152,12 @@ impl Workload {
 }
 
 impl Precision {
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+        }
+    }
+
     pub fn dtype(self) -> DType {
         match self {
             Precision::F32 => DType::F32,
