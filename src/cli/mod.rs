@@ -12,6 +12,7 @@ mod listing;
 mod models;
 mod network;
 mod predict;
+mod profile;
 mod progress;
 mod pull;
 mod resume;

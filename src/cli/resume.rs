@@ -76,7 +76,8 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
     let exact = is_same_machine(&detail, &start);
     let recorder = Recorder::resume(context.store()?, lease, &uid, &start, found.record.as_ref())?;
     context.announce(&uid, &detail.listing.name, &detail.listing.model, &start)?;
-    let session = Session { experiment: &experiment, resume: found.checkpoint, warnings: found.damaged, exact };
+    let session =
+        Session { experiment: &experiment, resume: found.checkpoint, warnings: found.damaged, exact, profile: false };
     session.train(&task, recorder, context)
 }
 

@@ -16,11 +16,13 @@ Examples:
   resnet-zoo run experiments/resnet34_ls.yaml
   resnet-zoo run experiments/resnet34_ls.yaml --set optimizer.sgd.lr=0.05 --set epochs=5 --name lr-0.05
   resnet-zoo run experiments/resnet34_ls.yaml --seed 1 --device cpu --threads 2
+  resnet-zoo run experiments/resnet34_ls.yaml --set steps=20 --profile
   resnet-zoo run experiments/resnet34_ls.yaml --json | jq -c 'select(.event == \"evaluated\") | .metrics'
 
 Ctrl-C (or SIGTERM) finishes the step, saves and exits with 130 (143); `resnet-zoo resume RUN` goes on. A second one
 ends at once.
-JSON: one object a line, with `event`: run, started, step, evaluated, checkpoint, warning, ended; steps count from 0.";
+JSON: one object a line, with `event`: run, started, step, evaluated, checkpoint, warning, profile, ended;
+steps count from 0.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -41,6 +43,9 @@ pub(super) struct Arguments {
     /// CPU threads; 0 means one for each core
     #[arg(long, default_value_t = 0, value_name = "N")]
     threads: usize,
+    /// Say at the end where the time went
+    #[arg(long)]
+    profile: bool,
 }
 
 pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
@@ -84,5 +89,6 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
         let loaded = if weights.sha256.is_some() { format!(": {}", weights.report) } else { String::new() };
         context.terminal.print(&format!("weights from {}{loaded}", weights.from))?;
     }
-    Session { experiment, resume: None, warnings: Vec::new(), exact: true }.train(&task, recorder, context)
+    Session { experiment, resume: None, warnings: Vec::new(), exact: true, profile: arguments.profile }
+        .train(&task, recorder, context)
 }

@@ -1,5 +1,6 @@
 //! Training under observation: what `run` and `resume` share.
 
+use super::profile::{Profile, Timed};
 use super::progress::Progress;
 use super::table::{Align, Table};
 use super::terminal::SIGPIPE;
@@ -27,12 +28,15 @@ pub(super) struct Session<'a> {
     pub warnings: Vec<String>,
     /// Whether the same build on the same processor must reproduce the run's past bit for bit.
     pub exact: bool,
+    /// Whether to say at the end where the time went.
+    pub profile: bool,
 }
 
 /// First the registry, then the screen: what is shown is recorded.
 struct Both<'a> {
     recorder: &'a mut Recorder,
     progress: Progress<'a>,
+    profile: &'a mut Profile,
     /// The signal that came, 0 before.
     signal: Arc<AtomicUsize>,
     /// What the loop asks after each event.
@@ -43,8 +47,10 @@ impl Observer for Both<'_> {
     fn observe(&mut self, event: &Event<'_>) -> Result<()> {
         let signal = self.signal.load(Ordering::Relaxed);
         self.stop.store(i32::try_from(signal).unwrap_or(SIGTERM), Ordering::Relaxed);
-        self.recorder.observe(event)?;
-        self.progress.observe(event)
+        self.profile.observe(event, || {
+            self.recorder.observe(event)?;
+            self.progress.observe(event)
+        })
     }
 }
 
@@ -53,13 +59,14 @@ impl Session<'_> {
     pub fn train<T: Task>(self, task: &T, mut recorder: Recorder, context: &mut Context) -> Result<()> {
         let uid = recorder.uid().to_owned();
         let (signal, stop) = (signals::listen()?, AtomicI32::new(0));
+        let (timed, mut profile) = (Timed::new(task), Profile::new());
         let result = {
             let progress = Progress::new(&mut context.terminal, context.json);
-            let mut both = Both { recorder: &mut recorder, progress, signal, stop: &stop };
+            let mut both = Both { recorder: &mut recorder, progress, profile: &mut profile, signal, stop: &stop };
             self.warnings
                 .iter()
                 .try_for_each(|message| both.observe(&Event::Warning { step: 0, message }))
-                .and_then(|()| fit(task, self.experiment, self.resume, &stop, &mut both))
+                .and_then(|()| fit(&timed, self.experiment, self.resume, &stop, &mut both))
         };
         let (state, reason) = match &result {
             Ok(outcome) if outcome.stopped_early => {
@@ -70,6 +77,9 @@ impl Session<'_> {
             Err(error) => (RunState::Failed, Some(error.to_string())),
         };
         let ended = recorder.end(state, reason);
+        if self.profile && !matches!(result, Err(Error::Interrupted { signal: SIGPIPE })) {
+            profile.print(timed.forward(), context)?;
+        }
         match (result, ended) {
             // The registry's own failure comes back as the run's; ending it again then says nothing new.
             (Err(error), Err(_)) => Err(error),

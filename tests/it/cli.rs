@@ -220,6 +220,29 @@ fn a_run_is_trained_recorded_measured_and_used() {
 }
 
 #[test]
+fn a_profile_says_where_all_of_the_time_went() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let experiment = tiny_experiment(folder.path(), "steps: 3\n");
+    let run = ["run", experiment.to_str().expect("UTF-8"), "--profile"];
+    let events = lines(&stdout(&zoo(folder.path(), &[&run[..], &["--json"]].concat())));
+    let profile = events.iter().find(|event| event["event"] == "profile").expect("a profile");
+    assert_eq!(profile["steps"], 3);
+    let parts = profile["parts"].as_object().expect("an object");
+    let seconds: Vec<f64> = parts.values().map(|part| part.as_f64().expect("a number")).collect();
+    assert!(
+        ["data_wait", "forward", "backward_and_optimizer", "evaluation", "checkpoint"]
+            .iter()
+            .all(|p| parts.contains_key(*p))
+    );
+    assert!(seconds.iter().all(|part| *part >= 0.) && parts["forward"].as_f64() > Some(0.), "{profile}");
+    let whole = profile["seconds"].as_f64().expect("a number");
+    assert!((seconds.iter().sum::<f64>() - whole).abs() < 1e-6, "{profile}");
+
+    let table = stdout(&zoo(folder.path(), &run));
+    assert!(table.contains("backward and optimizer") && table.contains("ms a step"), "{table}");
+}
+
+#[test]
 fn an_interrupted_run_goes_on_and_reproduces_its_past() {
     let folder = tempfile::tempdir().expect("a folder");
     // `serde_json` reads this smoothing one bit off: what is stored must be read exactly.
