@@ -15,7 +15,7 @@ mod tests;
 pub(crate) use problem::Problem;
 
 use super::Isa;
-use super::node::{in_main_memory, record2, values};
+use super::node::{in_main_memory, record, values};
 use candle_core::{Device, Result, Tensor};
 
 /// How the windows of a convolution lie on its input; the kernel's size is the weight's.
@@ -66,7 +66,7 @@ fn on_cpu(isa: Isa, problem: Problem, dims: usize, x: &Tensor, weight: &Tensor) 
     let y = cpu::forward(isa, &problem, &values(x)?, &values(weight)?)?;
     let wants = [x.track_op(), weight.track_op()];
     let (x_saved, weight_saved) = (x.detach(), weight.detach());
-    record2("conv", [x, weight], y, problem.output_shape(dims), move |_, dy| {
+    record("conv", [x, weight], y, problem.output_shape(dims), move |_, dy| {
         let dx = || {
             let dx = cpu::data_gradient(isa, &problem, &values(dy)?, &values(&weight_saved)?)?;
             Tensor::from_vec(dx, x_saved.shape(), &Device::Cpu)

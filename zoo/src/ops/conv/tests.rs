@@ -130,6 +130,11 @@ fn larger() -> Vec<Case<2>> {
         ([4, 15, 15, 64], [128, 64, 1, 1], Geometry { stride: [2, 2], ..Geometry::default() }),
         ([4, 12, 12, 128], [128, 4, 3, 3], Geometry { groups: 32, ..same }),
         ([4, 12, 12, 96], [96, 1, 3, 3], Geometry { groups: 96, ..half }),
+        // Winograd: edges of tiles, paddings 0 and 2, shared and own blocks, several blocks, split reductions.
+        ([3, 21, 30, 16], [32, 16, 3, 3], Geometry { padding: [0, 2], ..Geometry::default() }),
+        ([5, 19, 23, 48], [80, 48, 3, 3], same),
+        ([7, 29, 29, 160], [144, 160, 3, 3], same),
+        ([9, 18, 18, 272], [64, 272, 3, 3], Geometry { padding: [2, 1], ..Geometry::default() }),
     ];
     cases.map(|(x, weight, geometry)| Case { x: x.to_vec(), weight: weight.to_vec(), geometry }).to_vec()
 }

@@ -6,11 +6,13 @@
 //! gradient, whose sums are added in a fixed order: any number of threads gives the same bits.
 
 mod depthwise;
+mod lanes;
 mod pack;
 mod pass;
 mod tile;
 mod walk;
 mod weight_gradient;
+mod winograd;
 
 use super::Problem;
 use crate::ops::Isa;
@@ -19,18 +21,27 @@ use candle_core::Result;
 use pack::Pass;
 use std::ops::Range;
 use walk::Walk;
+use winograd::Winograd;
 
 /// `y[N, .., O]` from `x[N, .., C]` and the weight `[O, C / G, ..]`.
 pub(super) fn forward(isa: Isa, problem: &Problem, x: &[f32], weight: &[f32]) -> Result<Vec<f32>> {
     let len = problem.batch * problem.output.iter().product::<usize>() * problem.out_channels;
     // SAFETY: the walk visits every output position, and `pass` writes all channels of those that it visits.
-    unsafe { output(len, |y| pass(isa, problem, Pass::Forward, &Walk::forward(problem), x, weight, y)) }
+    unsafe {
+        output(len, |y| match Winograd::forward(problem) {
+            Some(winograd) => winograd::pass(isa, problem, Pass::Forward, &winograd, x, weight, y),
+            None => pass(isa, problem, Pass::Forward, &Walk::forward(problem), x, weight, y),
+        })
+    }
 }
 
 /// `dx[N, .., C]` from `dy[N, .., O]` and the weight.
 pub(super) fn data_gradient(isa: Isa, problem: &Problem, dy: &[f32], weight: &[f32]) -> Result<Vec<f32>> {
     let len = problem.batch * problem.input.iter().product::<usize>() * problem.channels;
     let write = |dx: Disjoint| {
+        if let Some(winograd) = Winograd::data_gradient(problem) {
+            return winograd::pass(isa, problem, Pass::DataGradient, &winograd, dy, weight, dx);
+        }
         for walk in Walk::data_gradient(problem) {
             pass(isa, problem, Pass::DataGradient, &walk, dy, weight, dx);
         }
@@ -45,9 +56,10 @@ pub(super) fn weight_gradient(isa: Isa, problem: &Problem, x: &[f32], dy: &[f32]
     let len = problem.out_channels * problem.group_channels() * problem.taps();
     // SAFETY: both write every filter.
     unsafe {
-        output(len, |dw| match problem.is_depthwise() {
-            true => depthwise::weight_gradient(isa, problem, &walk, x, dy, dw),
-            false => weight_gradient::dense(isa, problem, &walk, x, dy, dw),
+        output(len, |dw| match (problem.is_depthwise(), Winograd::forward(problem)) {
+            (true, _) => depthwise::weight_gradient(isa, problem, &walk, x, dy, dw),
+            (false, Some(winograd)) => winograd::weight_gradient::dense(isa, &winograd, x, dy, dw),
+            (false, None) => weight_gradient::dense(isa, problem, &walk, x, dy, dw),
         })
     }
 }

@@ -109,6 +109,7 @@ impl PassTask<'_> {
                         let tile = Tile {
                             depth: reduced.len(),
                             a: gathered[part.start * PITCH + offset..].as_ptr(),
+                            step: 1,
                             b: b.as_ptr(),
                             c: target.wrapping_add(self.target_start + column),
                             rows: targets[part.clone()].as_ptr(),

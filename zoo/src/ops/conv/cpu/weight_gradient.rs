@@ -168,6 +168,7 @@ impl WeightTask<'_> {
                             let tile = Tile {
                                 depth: read.len(),
                                 a: gathered[(i * rows.len() + read.start) * line..].as_ptr(),
+                                step: line,
                                 b: b.as_ptr(),
                                 c: self.sums.at(start, (part.len() - 1) * self.slabs.target + tile_columns),
                                 rows: distances.as_ptr(),

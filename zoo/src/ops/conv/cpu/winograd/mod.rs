@@ -1,0 +1,557 @@
+//! Kernels of 3x3 with stride 1 (3D: of any depth) by Winograd's F(4x4, 3x3): a tile of 6x6 inputs is
+//! transformed into 36 points, at each of which a tile's channels are multiplied with a matrix; the transform
+//! back gives 4x4 outputs. That takes 36 products instead of 144.
+//!
+//! The shape is that of the direct engine: the gather transforms, the micro-kernel multiplies, the epilogue
+//! transforms back. The rounding error is about three times that of the direct sum.
+
+mod transform;
+pub(super) mod weight_gradient;
+
+use super::super::Problem;
+use super::TASKS;
+use super::lanes::{self, Kernel, Lanes};
+use super::pack::Pass;
+use super::tile::{DEPTH, PITCH, Tile, multiply};
+use crate::ops::Isa;
+use crate::ops::parallel::{Disjoint, part, with_scratch};
+use rayon::prelude::*;
+use std::ops::Range;
+use transform::{OUTPUTS, POINTS, TAPS, in_both_axes};
+
+/// Points of a transformed tile.
+const AREA: usize = POINTS * POINTS;
+
+/// Channels are handled in whole vectors of the widest registers.
+const VECTOR: usize = 16;
+
+/// One pass as Winograd sees it: targets in tiles, each of which reads a window of the source.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Winograd {
+    batch: usize,
+    source: [usize; 3],
+    target: [usize; 3],
+    /// From a target position to the first source position under its window, with the sign turned.
+    padding: [isize; 3],
+    /// Taps along the depth.
+    depth_taps: usize,
+    /// Tiles along height and width.
+    tiles: [usize; 2],
+    source_channels: usize,
+    target_channels: usize,
+}
+
+impl Winograd {
+    /// The forward pass, where this method can do it and pays.
+    pub(super) fn forward(problem: &Problem) -> Option<Self> {
+        Self::of(problem, Pass::Forward)
+    }
+
+    /// The data gradient: a convolution of `dy` with turned filters.
+    pub(super) fn data_gradient(problem: &Problem) -> Option<Self> {
+        Self::of(problem, Pass::DataGradient)
+    }
+
+    fn of(problem: &Problem, pass: Pass) -> Option<Self> {
+        let [_, height, width] = problem.kernel;
+        let plain = problem.groups == 1 && problem.stride == [1; 3] && problem.dilation == [1; 3];
+        let channels = [problem.channels, problem.out_channels];
+        if !plain || [height, width] != [TAPS; 2] || !channels.iter().all(|c| c.is_multiple_of(VECTOR)) {
+            return None;
+        }
+        let padding = problem.padding.map(|padding| padding as isize);
+        let (source, target, padding) = match pass {
+            Pass::Forward => (problem.input, problem.output, padding),
+            Pass::DataGradient => {
+                let turned = std::array::from_fn(|axis| problem.kernel[axis] as isize - 1 - padding[axis]);
+                (problem.output, problem.input, turned)
+            }
+        };
+        let [source_channels, target_channels] = match pass {
+            Pass::Forward => channels,
+            Pass::DataGradient => [problem.out_channels, problem.channels],
+        };
+        let tiles = [target[1].div_ceil(OUTPUTS), target[2].div_ceil(OUTPUTS)];
+        let winograd = Winograd {
+            batch: problem.batch,
+            source,
+            target,
+            padding,
+            depth_taps: problem.kernel[0],
+            tiles,
+            source_channels,
+            target_channels,
+        };
+        winograd.pays().then_some(winograd)
+    }
+
+    /// Whether the products saved outweigh the transforms and the larger filters. A direct sum skips the taps
+    /// that lie in the padding, which on small maps are many.
+    fn pays(&self) -> bool {
+        let inside = |axis: usize| -> usize {
+            let reach = |at: usize, tap: usize| at as isize + tap as isize - self.padding[axis];
+            let reads =
+                |at: usize| (0..TAPS).filter(|&tap| (0..self.source[axis] as isize).contains(&reach(at, tap))).count();
+            (0..self.target[axis]).map(reads).sum()
+        };
+        let images = self.batch * self.target[0];
+        let direct = images * inside(1) * inside(2);
+        AREA * (images * self.tiles[0] * self.tiles[1] + FILTER_TILES) < direct
+    }
+
+    /// All tiles of all images.
+    fn len(&self) -> usize {
+        self.batch * self.target[0] * self.tiles[0] * self.tiles[1]
+    }
+
+    /// Length of the reduction at each point.
+    fn depth(&self) -> usize {
+        self.depth_taps * self.source_channels
+    }
+
+    fn tile(&self, index: usize) -> Place {
+        let [rows, columns] = self.tiles;
+        let (plane, within) = (index / (rows * columns), index % (rows * columns));
+        Place {
+            image: plane / self.target[0],
+            depth: plane % self.target[0],
+            at: [within / columns * OUTPUTS, within % columns * OUTPUTS],
+        }
+    }
+}
+
+/// Transforming and reading the filters costs about as much as so many tiles.
+const FILTER_TILES: usize = 32;
+
+/// Where a tile writes: the position of its first output.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    image: usize,
+    depth: usize,
+    at: [usize; 2],
+}
+
+/// Where the transformed source lies in a buffer: `[point, block of the reduction, tile, channel]`.
+#[derive(Debug, Clone, Copy)]
+struct Layout {
+    /// Tiles that there is space for.
+    tiles: usize,
+    /// Numbers from one tile to the next.
+    pitch: usize,
+    /// The reduction's blocks: how many, and how many numbers each but the last has.
+    blocks: usize,
+    block: usize,
+}
+
+impl Layout {
+    fn len(&self) -> usize {
+        AREA * self.point()
+    }
+
+    /// Numbers from one point to the next.
+    fn point(&self) -> usize {
+        self.blocks * self.tiles * self.pitch
+    }
+
+    /// The numbers of `tile` from number `k` of the reduction on, at the first point.
+    fn at(&self, tile: usize, k: usize) -> usize {
+        (k / self.block * self.tiles + tile) * self.pitch + k % self.block
+    }
+}
+
+/// Writes all channels of all targets.
+pub(super) fn pass(
+    isa: Isa,
+    problem: &Problem,
+    pass: Pass,
+    winograd: &Winograd,
+    source: &[f32],
+    weight: &[f32],
+    target: Disjoint,
+) {
+    let columns = isa.columns();
+    let (depth, panels) = (winograd.depth(), winograd.target_channels.div_ceil(columns));
+    let blocks = depth.div_ceil(DEPTH);
+    let block = depth.div_ceil(blocks * VECTOR) * VECTOR;
+    // With many channels the filters are the large operand: the transformed source is then made once for all
+    // tasks, which share out the target's channels.
+    let shared = depth * winograd.target_channels > SHARED_FROM;
+    let chunk = if shared { SHARED_CHANNELS.div_ceil(columns) } else { panels };
+    let chunks = panels.div_ceil(chunk);
+    let most = if shared { SHARED_TILES } else { OWN_TILES };
+    let least_blocks = if shared { 1 } else { TASKS };
+    let tiles = winograd.len().div_ceil(winograd.len().div_ceil(most).max(least_blocks)).max(1);
+    let layout = Layout { tiles, pitch: PITCH, blocks, block };
+    let task = PassTask { isa, winograd, layout, source, target };
+    let range = |i: usize| i * tiles..((i + 1) * tiles).min(winograd.len());
+    let of_chunk = |i: usize| Filters { depth, columns, panels: i * chunk..((i + 1) * chunk).min(panels) };
+    let transform_filters = |filters: &Filters, transformed: &mut [f32]| {
+        filters.transform(isa, problem, pass, winograd, weight, transformed);
+    };
+
+    let all_blocks = winograd.len().div_ceil(tiles);
+    if !shared {
+        let filters = of_chunk(0);
+        with_scratch(filters.len(), |transformed| {
+            transform_filters(&filters, transformed);
+            let transformed = &*transformed;
+            (0..all_blocks).into_par_iter().with_max_len(1).for_each(|i| {
+                with_scratch(layout.len(), |points| {
+                    task.transform(range(i), 0, Disjoint::new(points));
+                    task.multiply(range(i), points, 0..panels, &filters, transformed);
+                });
+            });
+        });
+        return;
+    }
+    // As many blocks of tiles at a time as fit into the last-level cache.
+    let group = (SHARED_POINTS / layout.len()).clamp(1, all_blocks.max(1));
+    let once = group == all_blocks;
+    let all_filters = Filters { depth, columns, panels: 0..panels };
+    with_scratch(if once { 0 } else { all_filters.len() }, |transformed| {
+        if !once {
+            transform_filters(&all_filters, transformed);
+        }
+        let transformed = &*transformed;
+        for first in (0..all_blocks).step_by(group) {
+            let blocks = first..(first + group).min(all_blocks);
+            with_scratch(blocks.len() * layout.len(), |points| {
+                points.par_chunks_mut(layout.len()).enumerate().for_each(|(i, points)| {
+                    let (range, points) = (range(first + i), Disjoint::new(points));
+                    (0..PARTS).into_par_iter().with_max_len(1).for_each(|p| {
+                        let of = part(range.len(), PARTS, p);
+                        task.transform(range.start + of.start..range.start + of.end, of.start, points);
+                    });
+                });
+                let of_block = |i: usize| &points[(i - first) * layout.len()..][..layout.len()];
+                if once {
+                    // A task transforms its own filters, which then stay in its cache.
+                    (0..chunks).into_par_iter().with_max_len(1).for_each(|c| {
+                        let filters = of_chunk(c);
+                        with_scratch(filters.len(), |transformed| {
+                            transform_filters(&filters, transformed);
+                            for i in blocks.clone() {
+                                task.multiply(range(i), of_block(i), filters.panels.clone(), &filters, transformed);
+                            }
+                        });
+                    });
+                } else {
+                    (0..blocks.len() * chunks).into_par_iter().with_max_len(1).for_each(|i| {
+                        let (i, c) = (blocks.start + i % blocks.len(), i / blocks.len());
+                        task.multiply(range(i), of_block(i), of_chunk(c).panels, &all_filters, transformed);
+                    });
+                }
+            });
+        }
+    });
+}
+
+/// From so many products of channels on, the transformed source is shared between tasks.
+const SHARED_FROM: usize = 128 * 128;
+/// Tiles of a block that one task transforms and multiplies: all of it stays in the second-level cache.
+const OWN_TILES: usize = 28;
+/// Tiles of a block that tasks share, and the target channels that each of them takes.
+const SHARED_TILES: usize = 70;
+const SHARED_CHANNELS: usize = 64;
+/// Numbers of transformed source that are made at a time.
+const SHARED_POINTS: usize = 4 << 20;
+/// Into so many pieces the transform of a shared block is cut.
+const PARTS: usize = 4;
+
+/// Transformed filters: `[point, panel of target channels, depth, columns]`.
+#[derive(Debug, Clone)]
+struct Filters {
+    depth: usize,
+    columns: usize,
+    /// The panels that are there.
+    panels: Range<usize>,
+}
+
+impl Filters {
+    /// Numbers from one point to the next. The extra lines keep the 36 streams from falling into one cache set.
+    fn point(&self) -> usize {
+        self.panels.len() * self.depth * self.columns + 5 * VECTOR
+    }
+
+    fn len(&self) -> usize {
+        AREA * self.point()
+    }
+
+    fn transform(
+        &self,
+        isa: Isa,
+        problem: &Problem,
+        pass: Pass,
+        winograd: &Winograd,
+        weight: &[f32],
+        transformed: &mut [f32],
+    ) {
+        let (volume, in_channels) = (problem.taps(), problem.channels);
+        let (depth_taps, source, target) = (winograd.depth_taps, winograd.source_channels, winograd.target_channels);
+        let transformed = Disjoint::new(transformed);
+        let blocks = source / VECTOR;
+        (0..self.panels.len() * blocks).into_par_iter().for_each(|task| {
+            let (panel, block) = (self.panels.start + task / blocks, task % blocks);
+            let targets = panel * self.columns..((panel + 1) * self.columns).min(target);
+            let sources = block * VECTOR..(block + 1) * VECTOR;
+            // `[tap, source, column]`: stays in the first-level cache.
+            with_scratch(volume * VECTOR * self.columns, |taps| {
+                if targets.len() < self.columns {
+                    taps.fill(0.0);
+                }
+                let (outs, channels) = match pass {
+                    Pass::Forward => (targets.clone(), sources.clone()),
+                    Pass::DataGradient => (sources.clone(), targets.clone()),
+                };
+                for out in outs.clone() {
+                    for channel in channels.clone() {
+                        let filter = &weight[(out * in_channels + channel) * volume..][..volume];
+                        let (out, channel) = (out - outs.start, channel - channels.start);
+                        match pass {
+                            Pass::Forward => {
+                                for (tap, &value) in filter.iter().enumerate() {
+                                    taps[(tap * VECTOR + channel) * self.columns + out] = value;
+                                }
+                            }
+                            Pass::DataGradient => {
+                                for (tap, &value) in filter.iter().rev().enumerate() {
+                                    taps[(tap * VECTOR + out) * self.columns + channel] = value;
+                                }
+                            }
+                        }
+                    }
+                }
+                for tap in 0..depth_taps {
+                    let line = (panel - self.panels.start) * self.depth + tap * source + sources.start;
+                    let start = line * self.columns;
+                    let kernel = TransformFilters {
+                        taps: taps[tap * TAPS * TAPS * VECTOR * self.columns..].as_ptr(),
+                        len: VECTOR * self.columns,
+                        transformed: transformed.at(start, (AREA - 1) * self.point() + VECTOR * self.columns),
+                        point: self.point(),
+                    };
+                    // SAFETY: `taps` holds nine taps of `len` numbers, `at` checked the points, which no other
+                    // task has.
+                    unsafe { lanes::run(isa, kernel) }
+                }
+            });
+        });
+    }
+}
+
+/// Transforms the filters of some source channels to the target channels of one panel.
+struct TransformFilters {
+    taps: *const f32,
+    /// Numbers of each tap, and of each point.
+    len: usize,
+    transformed: *mut f32,
+    /// Numbers from one point to the next.
+    point: usize,
+}
+
+impl Kernel for TransformFilters {
+    /// # Safety
+    /// Nine taps of `len` numbers lie at `taps`, and there is space for the points.
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            for at in (0..self.len).step_by(L::WIDTH) {
+                let taps = transform::load(self.taps.add(at), self.len);
+                let points = in_both_axes::<transform::Filter, L, TAPS, POINTS>(taps);
+                transform::store(&points, self.transformed.add(at), self.point);
+            }
+        }
+    }
+}
+
+/// What the tasks of a pass have in common.
+#[derive(Clone, Copy)]
+struct PassTask<'a> {
+    isa: Isa,
+    winograd: &'a Winograd,
+    layout: Layout,
+    source: &'a [f32],
+    target: Disjoint<'a>,
+}
+
+impl PassTask<'_> {
+    /// Transforms what the tiles of `range` read. The first of them is number `first` of its block.
+    fn transform(&self, range: Range<usize>, first: usize, points: Disjoint) {
+        transform_source(self.isa, self.winograd, self.source, range, first, &self.layout, points);
+    }
+
+    /// Multiplies the transformed tiles of `range` with the filters of `panels` and transforms back.
+    fn multiply(
+        &self,
+        range: Range<usize>,
+        points: &[f32],
+        panels: Range<usize>,
+        filters: &Filters,
+        transformed: &[f32],
+    ) {
+        let (depth, columns) = (filters.depth, filters.columns);
+        let channels = panels.start * columns..(panels.end * columns).min(self.winograd.target_channels);
+        let pitch = panels.len() * columns + VECTOR;
+        let distances: Vec<usize> = (0..range.len()).map(|tile| tile * pitch).collect();
+        let pieces = range.len().div_ceil(self.isa.rows());
+        with_scratch(AREA * range.len() * pitch, |products| {
+            for point in 0..AREA {
+                let products = &mut products[point * range.len() * pitch..][..range.len() * pitch];
+                for panel in panels.clone() {
+                    let line = (panel - filters.panels.start) * depth;
+                    let of_panel = &transformed[point * filters.point() + line * columns..];
+                    for k in (0..depth).step_by(self.layout.block) {
+                        let len = self.layout.block.min(depth - k);
+                        let b = of_panel[k * columns..][..len * columns].as_ptr();
+                        for i in 0..pieces {
+                            let rows = part(range.len(), pieces, i);
+                            let tile = Tile {
+                                depth: len,
+                                a: points[point * self.layout.point() + self.layout.at(rows.start, k)..].as_ptr(),
+                                step: 1,
+                                b,
+                                c: products[(panel - panels.start) * columns..].as_mut_ptr(),
+                                rows: distances[rows.clone()].as_ptr(),
+                                columns: columns.min(channels.end - panel * columns),
+                                accumulate: k > 0,
+                            };
+                            // SAFETY: `points` holds the rows at PITCH, `b` the reduction, and `products` has a
+                            // line for each row; a tile has at most `isa.rows()` rows.
+                            unsafe { multiply(self.isa, rows.len(), &tile) }
+                        }
+                    }
+                }
+            }
+            let [_, height, width] = self.winograd.target;
+            let pixels = self.winograd.batch * self.winograd.target.iter().product::<usize>();
+            let all = self.winograd.target_channels;
+            for (i, tile) in range.clone().enumerate() {
+                let place = self.winograd.tile(tile);
+                let row = ((place.image * self.winograd.target[0] + place.depth) * height + place.at[0]) * width;
+                let kernel = TransformBack {
+                    products: products[i * pitch..].as_ptr(),
+                    point: range.len() * pitch,
+                    channels: channels.len(),
+                    target: self.target.at(0, pixels * all).wrapping_add((row + place.at[1]) * all + channels.start),
+                    row: width * all,
+                    pixel: all,
+                    extent: [OUTPUTS.min(height - place.at[0]), OUTPUTS.min(width - place.at[1])],
+                };
+                // SAFETY: `products` holds the 36 points, the target's extent lies inside the map, and no other
+                // task has these positions and channels.
+                unsafe { lanes::run(self.isa, kernel) }
+            }
+        });
+    }
+}
+
+/// Transforms what the tiles of `range` read of `source` into `points`, from tile number `first` of the layout on.
+fn transform_source(
+    isa: Isa,
+    winograd: &Winograd,
+    source: &[f32],
+    range: Range<usize>,
+    first: usize,
+    layout: &Layout,
+    points: Disjoint,
+) {
+    let channels = winograd.source_channels;
+    let [source_depth, height, width] = winograd.source.map(|extent| extent as isize);
+    with_scratch(channels, |zeros| {
+        zeros.fill(0.0);
+        for (i, tile) in range.enumerate() {
+            let place = winograd.tile(tile);
+            for tap in 0..winograd.depth_taps {
+                let depth = (place.depth + tap) as isize - winograd.padding[0];
+                let first_row = place.at[0] as isize - winograd.padding[1];
+                let first_column = place.at[1] as isize - winograd.padding[2];
+                let pixel = |i: usize, j: usize| -> *const f32 {
+                    let (row, column) = (first_row + i as isize, first_column + j as isize);
+                    let inside = (0..source_depth).contains(&depth)
+                        && (0..height).contains(&row)
+                        && (0..width).contains(&column);
+                    if !inside {
+                        return zeros.as_ptr();
+                    }
+                    let plane = place.image as isize * source_depth + depth;
+                    source[((plane * height + row) * width + column) as usize * channels..][..channels].as_ptr()
+                };
+                let kernel = TransformSource {
+                    pixels: std::array::from_fn(|i| std::array::from_fn(|j| pixel(i, j))),
+                    channels,
+                    reduction: tap * channels,
+                    tile: first + i,
+                    layout,
+                    points: points.at(0, layout.len()),
+                };
+                // SAFETY: each pixel holds the channels, and the tile's points are this task's.
+                unsafe { lanes::run(isa, kernel) }
+            }
+        }
+    });
+}
+
+/// Transforms one tile of one depth of the source.
+struct TransformSource<'a> {
+    pixels: [[*const f32; POINTS]; POINTS],
+    channels: usize,
+    /// Where these channels begin in the reduction.
+    reduction: usize,
+    tile: usize,
+    layout: &'a Layout,
+    points: *mut f32,
+}
+
+impl Kernel for TransformSource<'_> {
+    /// # Safety
+    /// `channels` numbers, a multiple of [`VECTOR`], lie at each pixel, and `points` has space for the layout.
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        // SAFETY: the caller's promise; a block of the reduction is a multiple of VECTOR too.
+        unsafe {
+            let point = self.layout.point();
+            for channel in (0..self.channels).step_by(L::WIDTH) {
+                let tile = transform::load_pixels(&self.pixels, channel);
+                let values = in_both_axes::<transform::Input, L, POINTS, POINTS>(tile);
+                let points = self.points.add(self.layout.at(self.tile, self.reduction + channel));
+                transform::store(&values, points, point);
+            }
+        }
+    }
+}
+
+/// Transforms one tile of products back into target positions.
+struct TransformBack {
+    products: *const f32,
+    /// Numbers from one point to the next.
+    point: usize,
+    channels: usize,
+    target: *mut f32,
+    /// Numbers from one target row to the next, and from one pixel to the next.
+    row: usize,
+    pixel: usize,
+    /// The tile's rows and columns that lie inside the map.
+    extent: [usize; 2],
+}
+
+impl Kernel for TransformBack {
+    /// # Safety
+    /// 36 points of `channels` numbers, a multiple of [`VECTOR`], lie at `products`, and `target` has space for
+    /// the extent.
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            for channel in (0..self.channels).step_by(L::WIDTH) {
+                let points = transform::load(self.products.add(channel), self.point);
+                let outputs = in_both_axes::<transform::Output, L, POINTS, OUTPUTS>(points);
+                for (i, row) in outputs.iter().enumerate().take(self.extent[0]) {
+                    for (j, value) in row.iter().enumerate().take(self.extent[1]) {
+                        value.store(self.target.add(i * self.row + j * self.pixel + channel));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! The weight gradient of the same algorithm, transposed step by step: at each point the transformed source
+//! times the transformed output gradient, summed over tiles; the sums are transformed back into filters.
+
+use super::super::lanes::{self, Kernel, Lanes};
+use super::super::tile::{Tile, multiply_transposed};
+use super::transform::{self, OUTPUTS, POINTS, TAPS, in_both_axes};
+use super::{AREA, Layout, VECTOR, Winograd, transform_source};
+use crate::ops::Isa;
+use crate::ops::parallel::{Disjoint, part, with_scratch};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Tiles that one product reduces: what it reads of them stays in the first-level cache.
+const TILES: usize = 128;
+/// Numbers of both operands, in all blocks of tiles, that the last-level cache holds.
+const OPERANDS: usize = 4 << 20;
+/// Channels, and output channels, of one task: its sums at all points stay in the second-level cache.
+const CHUNK: usize = 64;
+/// Into so many pieces the transforms of a block of tiles are cut.
+const PARTS: usize = 8;
+
+/// Writes `dw[O, C, taps]`.
+pub(in super::super) fn dense(isa: Isa, winograd: &Winograd, x: &[f32], dy: &[f32], dw: Disjoint) {
+    let gradient = Gradient::new(isa, winograd, x, dy);
+    let (blocks, block_len) = (winograd.len().div_ceil(gradient.layout.tiles), gradient.block_len());
+    // Where the operands stay in the last-level cache, they are made once, and a task sums over all blocks for
+    // some channels. Otherwise it goes by groups of blocks, and all sums are kept.
+    if blocks * block_len <= OPERANDS {
+        with_scratch(blocks * block_len, |operands| {
+            operands.par_chunks_exact_mut(block_len).enumerate().for_each(|(i, o)| gradient.transform(i, o));
+            let operands = &*operands;
+            let [channel_chunks, out_chunks] = gradient.chunks();
+            (0..channel_chunks * out_chunks).into_par_iter().with_max_len(1).for_each(|task| {
+                let part = gradient.part(task / out_chunks, task % out_chunks);
+                with_scratch(part.len(winograd), |buffer| {
+                    let buffer = Disjoint::new(buffer);
+                    for (i, operands) in operands.chunks_exact(block_len).enumerate() {
+                        (0..AREA).for_each(|point| gradient.multiply(i, operands, point, &part, &part, buffer));
+                    }
+                    gradient.write(&part, &part, buffer, dw);
+                });
+            });
+        });
+        return;
+    }
+    let all = Part { channels: 0..winograd.source_channels, out: 0..winograd.target_channels };
+    let group = (OPERANDS / block_len).clamp(1, blocks);
+    with_scratch(group * block_len, |operands| {
+        with_scratch(all.len(winograd), |buffer| {
+            let buffer = Disjoint::new(buffer);
+            let [channel_chunks, _] = gradient.chunks();
+            for first in (0..blocks).step_by(group) {
+                let blocks = first..(first + group).min(blocks);
+                let of_blocks = operands.par_chunks_exact_mut(block_len).take(blocks.len());
+                of_blocks.enumerate().for_each(|(i, operands)| gradient.transform(first + i, operands));
+                let operands = &*operands;
+                (0..AREA * channel_chunks).into_par_iter().with_max_len(1).for_each(|task| {
+                    let (point, chunk) = (task / channel_chunks, task % channel_chunks);
+                    let part = Part { channels: gradient.part(chunk, 0).channels, out: all.out.clone() };
+                    for (i, operands) in blocks.clone().zip(operands.chunks_exact(block_len)) {
+                        gradient.multiply(i, operands, point, &part, &all, buffer);
+                    }
+                });
+            }
+            (0..winograd.source_channels / VECTOR).into_par_iter().for_each(|block| {
+                let channels = block * VECTOR..(block + 1) * VECTOR;
+                gradient.write(&Part { channels, out: all.out.clone() }, &all, buffer, dw);
+            });
+        });
+    });
+}
+
+/// Some channels of the source, and some output channels. Sums of a part are `[point, depth tap, channel, out]`.
+#[derive(Debug, Clone)]
+struct Part {
+    channels: Range<usize>,
+    out: Range<usize>,
+}
+
+impl Part {
+    /// Numbers from one point to the next. The extra line keeps the points from falling into one cache set.
+    fn point(&self, winograd: &Winograd) -> usize {
+        winograd.depth_taps * self.channels.len() * self.out.len() + VECTOR
+    }
+
+    fn len(&self, winograd: &Winograd) -> usize {
+        AREA * self.point(winograd)
+    }
+
+    /// Where the sums of a depth tap and a channel begin, at the first point.
+    fn at(&self, tap: usize, channel: usize) -> usize {
+        (tap * self.channels.len() + channel - self.channels.start) * self.out.len()
+    }
+}
+
+/// What the steps have in common.
+struct Gradient<'a> {
+    isa: Isa,
+    winograd: &'a Winograd,
+    x: &'a [f32],
+    dy: &'a [f32],
+    /// Of the transformed source in a block of tiles.
+    layout: Layout,
+}
+
+impl<'a> Gradient<'a> {
+    fn new(isa: Isa, winograd: &'a Winograd, x: &'a [f32], dy: &'a [f32]) -> Self {
+        let depth = winograd.depth();
+        let tiles = winograd.len().div_ceil(winograd.len().div_ceil(TILES).max(1)).max(1);
+        let layout = Layout { tiles, pitch: depth + VECTOR, blocks: 1, block: depth };
+        Gradient { isa, winograd, x, dy, layout }
+    }
+
+    /// The tiles of a block.
+    fn tiles(&self, block: usize) -> Range<usize> {
+        block * self.layout.tiles..((block + 1) * self.layout.tiles).min(self.winograd.len())
+    }
+
+    /// Numbers of both operands in a block of tiles.
+    fn block_len(&self) -> usize {
+        self.layout.len() + AREA * self.gradient_point()
+    }
+
+    /// Numbers of the transformed output gradient from one point to the next: `[panel, tile, columns]`.
+    fn gradient_point(&self) -> usize {
+        let columns = self.isa.columns();
+        self.winograd.target_channels.div_ceil(columns) * self.layout.tiles * columns + VECTOR
+    }
+
+    /// Into how many parts the channels and the output channels are cut.
+    fn chunks(&self) -> [usize; 2] {
+        [self.winograd.source_channels, self.winograd.target_channels].map(|channels| channels.div_ceil(CHUNK))
+    }
+
+    fn part(&self, channels: usize, out: usize) -> Part {
+        let of = |chunk: usize, all: usize| chunk * CHUNK..((chunk + 1) * CHUNK).min(all);
+        Part { channels: of(channels, self.winograd.source_channels), out: of(out, self.winograd.target_channels) }
+    }
+
+    /// Makes both operands of a block of tiles.
+    fn transform(&self, block: usize, operands: &mut [f32]) {
+        let (points, gradients) = operands.split_at_mut(self.layout.len());
+        let (points, gradients) = (Disjoint::new(points), Disjoint::new(gradients));
+        let tiles = self.tiles(block);
+        (0..PARTS).into_par_iter().with_max_len(1).for_each(|p| {
+            let of = part(tiles.len(), PARTS, p);
+            let range = tiles.start + of.start..tiles.start + of.end;
+            transform_source(self.isa, self.winograd, self.x, range.clone(), of.start, &self.layout, points);
+            self.transform_gradient(range, of.start, gradients);
+        });
+    }
+
+    /// Transforms the output gradient of `tiles`, the first of which is number `first` of its block.
+    fn transform_gradient(&self, tiles: Range<usize>, first: usize, gradients: Disjoint) {
+        let ([_, height, width], out) = (self.winograd.target, self.winograd.target_channels);
+        with_scratch(out, |zeros| {
+            zeros.fill(0.0);
+            for (i, tile) in tiles.enumerate() {
+                let place = self.winograd.tile(tile);
+                let plane = place.image * self.winograd.target[0] + place.depth;
+                let pixel = |i: usize, j: usize| -> *const f32 {
+                    let (row, column) = (place.at[0] + i, place.at[1] + j);
+                    if row >= height || column >= width {
+                        return zeros.as_ptr();
+                    }
+                    self.dy[((plane * height + row) * width + column) * out..][..out].as_ptr()
+                };
+                let kernel = TransformGradient {
+                    pixels: std::array::from_fn(|i| std::array::from_fn(|j| pixel(i, j))),
+                    out,
+                    columns: self.isa.columns(),
+                    gradients: gradients.at(0, AREA * self.gradient_point()),
+                    tile: first + i,
+                    panel: self.layout.tiles * self.isa.columns(),
+                    point: self.gradient_point(),
+                };
+                // SAFETY: each pixel holds the output channels, and the tile's points are this task's.
+                unsafe { lanes::run(self.isa, kernel) }
+            }
+        });
+    }
+
+    /// Adds the product of the operands of a block of tiles at `point` to the sums of `part`, which lie among
+    /// those of `all`. The first block overwrites them.
+    fn multiply(&self, block: usize, operands: &[f32], point: usize, part: &Part, all: &Part, sums: Disjoint) {
+        let (columns, tiles) = (self.isa.columns(), self.tiles(block).len());
+        let (points, gradients) = operands.split_at(self.layout.len());
+        let (points, gradients) = (&points[point * self.layout.point()..], &gradients[point * self.gradient_point()..]);
+        let distances: Vec<usize> = (0..self.isa.rows()).map(|row| row * all.out.len()).collect();
+        let pieces = part.channels.len().div_ceil(self.isa.rows());
+        for tap in 0..self.winograd.depth_taps {
+            for column in part.out.clone().step_by(columns) {
+                let b = &gradients[column / columns * self.layout.tiles * columns..][..tiles * columns];
+                let tile_columns = columns.min(part.out.end - column);
+                for i in 0..pieces {
+                    let rows = crate::ops::parallel::part(part.channels.len(), pieces, i);
+                    let channel = part.channels.start + rows.start;
+                    let start = point * all.point(self.winograd) + all.at(tap, channel) + column - all.out.start;
+                    let tile = Tile {
+                        depth: tiles,
+                        a: points[tap * self.winograd.source_channels + channel..].as_ptr(),
+                        step: self.layout.pitch,
+                        b: b.as_ptr(),
+                        c: sums.at(start, (rows.len() - 1) * all.out.len() + tile_columns),
+                        rows: distances.as_ptr(),
+                        columns: tile_columns,
+                        accumulate: block > 0,
+                    };
+                    // SAFETY: `points` holds a line and `b` a row of the panel for each tile; `at` checked the
+                    // sums, which no other task has; a tile has at most `isa.rows()` rows.
+                    unsafe { multiply_transposed(self.isa, rows.len(), &tile) }
+                }
+            }
+        }
+    }
+
+    /// Transforms the sums of `part`, which lie among those of `all`, back into filters.
+    fn write(&self, part: &Part, all: &Part, sums: Disjoint, dw: Disjoint) {
+        let (channels, out) = (self.winograd.source_channels, part.out.len());
+        let volume = self.winograd.depth_taps * TAPS * TAPS;
+        with_scratch(volume * VECTOR * out, |filters| {
+            for first in part.channels.clone().step_by(VECTOR) {
+                for tap in 0..self.winograd.depth_taps {
+                    for channel in first..first + VECTOR {
+                        let start = all.at(tap, channel) + part.out.start - all.out.start;
+                        let kernel = TransformSums {
+                            sums: sums.at(start, (AREA - 1) * all.point(self.winograd) + out),
+                            point: all.point(self.winograd),
+                            out,
+                            filters: filters[(tap * TAPS * TAPS * VECTOR + channel - first) * out..].as_mut_ptr(),
+                            tap: VECTOR * out,
+                        };
+                        // SAFETY: the 36 points are there and nobody writes them any more, and `filters` has
+                        // space for the taps of the channel.
+                        unsafe { lanes::run(self.isa, kernel) }
+                    }
+                }
+                for (i, o) in part.out.clone().enumerate() {
+                    let start = (o * channels + first) * volume;
+                    // SAFETY: no other task has these output channels and channels.
+                    let of_out = unsafe { dw.slice(start..start + VECTOR * volume) };
+                    for (channel, filter) in of_out.chunks_exact_mut(volume).enumerate() {
+                        for (tap, value) in filter.iter_mut().enumerate() {
+                            *value = filters[(tap * VECTOR + channel) * out + i];
+                        }
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Transforms one tile of the output gradient.
+struct TransformGradient {
+    pixels: [[*const f32; OUTPUTS]; OUTPUTS],
+    out: usize,
+    columns: usize,
+    gradients: *mut f32,
+    tile: usize,
+    /// Numbers from one panel to the next, and from one point to the next.
+    panel: usize,
+    point: usize,
+}
+
+impl Kernel for TransformGradient {
+    /// # Safety
+    /// `out` numbers, a multiple of [`VECTOR`], lie at each pixel, and there is space for the points.
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            for channel in (0..self.out).step_by(L::WIDTH) {
+                let tile = transform::load_pixels(&self.pixels, channel);
+                let values = in_both_axes::<transform::OutputTransposed, L, OUTPUTS, POINTS>(tile);
+                let panel = channel / self.columns * self.panel;
+                let at = self.gradients.add(panel + self.tile * self.columns + channel % self.columns);
+                transform::store(&values, at, self.point);
+            }
+        }
+    }
+}
+
+/// Transforms the sums of one channel under one depth tap back into filters.
+struct TransformSums {
+    sums: *const f32,
+    point: usize,
+    out: usize,
+    filters: *mut f32,
+    /// Numbers from one tap to the next.
+    tap: usize,
+}
+
+impl Kernel for TransformSums {
+    /// # Safety
+    /// 36 points of `out` numbers, a multiple of [`VECTOR`], lie at `sums`, and there is space for nine taps.
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            for channel in (0..self.out).step_by(L::WIDTH) {
+                let points = transform::load(self.sums.add(channel), self.point);
+                let taps = in_both_axes::<transform::FilterTransposed, L, POINTS, TAPS>(points);
+                transform::store(&taps, self.filters.add(channel), self.tap);
+            }
+        }
+    }
+}
