@@ -5,6 +5,7 @@ use resnet_zoo::cli::{Cli, report};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    zoo::ops::keep_freed_memory();
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -92,7 +92,7 @@ impl Sum {
     }
 
     fn add_gradients(&mut self, optimizer: &Optimizer, loss: &Loss) -> Result<()> {
-        let mut store = loss.value.backward()?;
+        let mut store = zoo::grad::backward(&loss.value)?;
         let weight = loss.samples as f64 / self.first_samples as f64;
         for (at, parameter) in optimizer.parameters().iter().enumerate() {
             let gradient = store.remove(&parameter.var).ok_or_else(|| {

@@ -7,7 +7,7 @@ use ::zoo::candle_nn::{ModuleT, VarBuilder};
 use ::zoo::nn::{
     Activation, AvgPool, BatchNorm, Conv2d, ConvConfig, EfficientChannelAttention,
     Linear, MaxPool, NormConfig, SqueezeExcite, add_activation, channels_first,
-    channels_last, global_avg_pool,
+    channels_last, global_avg_pool, segment,
 };
 use ::zoo::{Entry, FeatureCard, Features, Interpolation, Model, ModelCard, Preprocess};
 /// What the spec says about this architecture.
@@ -124,28 +124,51 @@ impl MixedBlocks {
     }
     /// The channels-last feature maps `c2` to `c5`.
     fn stages(&self, x: &Tensor, train: bool) -> Result<[Tensor; 4]> {
-        let x = &channels_last(x)?;
-        let x = self.conv1.0.forward(x)?;
-        let x = self.conv1.1.forward_t(&x, self.conv1.2, train)?;
-        let x = self.conv1.3.forward(&x)?;
-        let x = self.conv1.4.forward_t(&x, self.conv1.5, train)?;
-        let x = self.conv1.6.forward(&x)?;
-        let x = self.bn1.forward_t(&x, Activation::Relu, train)?;
-        let x = self.maxpool.0.forward(&x)?;
-        let x = self.maxpool.1.forward_t(&x, self.maxpool.2, train)?;
-        let c2 = self.layer1.iter().try_fold(x, |x, block| block.forward_t(&x, train))?;
-        let c3 = self
-            .layer2
-            .iter()
-            .try_fold(c2.clone(), |x, block| block.forward_t(&x, train))?;
-        let c4 = self
-            .layer3
-            .iter()
-            .try_fold(c3.clone(), |x, block| block.forward_t(&x, train))?;
-        let c5 = self
-            .layer4
-            .iter()
-            .try_fold(c4.clone(), |x, block| block.forward_t(&x, train))?;
+        let x = segment(
+            &channels_last(x)?,
+            |x| {
+                let x = self.conv1.0.forward(x)?;
+                let x = self.conv1.1.forward_t(&x, self.conv1.2, train)?;
+                let x = self.conv1.3.forward(&x)?;
+                let x = self.conv1.4.forward_t(&x, self.conv1.5, train)?;
+                let x = self.conv1.6.forward(&x)?;
+                let x = self.bn1.forward_t(&x, Activation::Relu, train)?;
+                let x = self.maxpool.0.forward(&x)?;
+                self.maxpool.1.forward_t(&x, self.maxpool.2, train)
+            },
+        )?;
+        let c2 = segment(
+            &x,
+            |x| {
+                self.layer1
+                    .iter()
+                    .try_fold(x.clone(), |x, block| block.forward_t(&x, train))
+            },
+        )?;
+        let c3 = segment(
+            &c2,
+            |x| {
+                self.layer2
+                    .iter()
+                    .try_fold(x.clone(), |x, block| block.forward_t(&x, train))
+            },
+        )?;
+        let c4 = segment(
+            &c3,
+            |x| {
+                self.layer3
+                    .iter()
+                    .try_fold(x.clone(), |x, block| block.forward_t(&x, train))
+            },
+        )?;
+        let c5 = segment(
+            &c4,
+            |x| {
+                self.layer4
+                    .iter()
+                    .try_fold(x.clone(), |x, block| block.forward_t(&x, train))
+            },
+        )?;
         Ok([c2, c3, c4, c5])
     }
 }

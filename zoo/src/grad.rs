@@ -4,6 +4,8 @@
 //! activation alive. Inside [`no_grad`] the layers of this crate read their parameters detached, so
 //! nothing is recorded and memory is freed as the forward pass goes.
 
+pub use crate::ops::{backward, segment};
+
 use candle_core::Tensor;
 use std::cell::Cell;
 

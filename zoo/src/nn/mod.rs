@@ -11,6 +11,7 @@ mod norm;
 mod pool;
 mod squeeze_excite;
 
+pub use crate::ops::segment;
 pub use crate::ops::{Activation, adaptive_avg_pool, add_activation, global_avg_pool, pad_shortcut};
 pub use conv::{Conv, Conv1d, Conv2d, Conv3d, ConvConfig};
 pub use dropout::{DropPath, Dropout};

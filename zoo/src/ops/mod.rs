@@ -17,12 +17,14 @@ pub mod dropout;
 pub mod isa;
 pub mod linear;
 pub mod loss;
+mod memory;
 mod node;
 pub mod norm;
 mod parallel;
 pub mod pool;
 pub mod scale;
 pub mod shortcut;
+mod tape;
 pub mod upsample;
 
 #[cfg(test)]
@@ -35,8 +37,10 @@ pub use dropout::{DropRate, drop_path, dropout};
 pub use isa::Isa;
 pub use linear::linear;
 pub use loss::{Target, cross_entropy};
+pub use memory::keep_freed_memory;
 pub use norm::{BatchStatistics, Epilogue, batch_norm, batch_norm_with, group_norm};
 pub use pool::{AvgPool, MaxPool, adaptive_avg_pool, avg_pool, global_avg_pool, max_pool};
 pub use scale::scale;
 pub use shortcut::pad_shortcut;
+pub use tape::{backward, segment};
 pub use upsample::upsample_nearest;

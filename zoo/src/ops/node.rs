@@ -1,15 +1,16 @@
 //! How a result that one of our kernels computed enters candle's graph.
 //!
 //! candle's custom ops compute inside a trait method that sees raw storages. Here an op computes with
-//! plain slices first, and then [`record1`], [`record2`] or [`record3`] hand the finished result and the
-//! way back to candle, or to nobody where no input is tracked.
+//! plain slices first, and then [`record`] hands the finished result and the way back to candle, to the tape
+//! of a segment, or to nobody where no input is tracked.
 
+use super::tape;
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Result, Shape, Storage, StorageRef, Tensor,
 };
 use rayon::prelude::*;
 use std::ops::{Deref, Range};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// Values that one task works on: large enough to pay for the task, small enough to share out. A
 /// constant, so that neither results nor sums depend on the number of threads.
@@ -80,87 +81,111 @@ pub(crate) fn fill_rows(rows: usize, row: usize, reads: usize, write: impl Fn(us
 /// The gradients of an op's inputs; `None` where nobody asks.
 pub(crate) type Gradients<const N: usize> = Result<[Option<Tensor>; N]>;
 
-/// Makes `result` a tensor that depends on `x`. `backward` maps the result and its gradient, both
-/// contiguous, to the gradient of `x`.
-pub(crate) fn record1<B>(
+/// The way back through an op, whatever its number of inputs.
+pub(super) type Backward = Box<dyn Fn(&Tensor, &Tensor) -> Result<Vec<Option<Tensor>>> + Send + Sync>;
+
+/// Makes `result` a tensor that depends on `inputs`. `backward` maps the result and its gradient, both
+/// contiguous, to the gradients of the inputs.
+pub(crate) fn record<const N: usize, B>(
     name: &'static str,
-    x: &Tensor,
+    inputs: [&Tensor; N],
     result: Vec<f32>,
     shape: impl Into<Shape>,
     backward: B,
 ) -> Result<Tensor>
 where
-    B: Fn(&Tensor, &Tensor) -> Gradients<1> + Send + Sync + 'static,
+    B: Fn(&Tensor, &Tensor) -> Gradients<N> + Send + Sync + 'static,
 {
-    match Node::new(name, &[x], result, shape.into(), backward) {
-        Ok(node) => x.apply_op1(node),
-        Err(untracked) => untracked,
+    if !inputs.iter().any(|input| input.track_op()) {
+        return Tensor::from_vec(result, shape, &Device::Cpu);
     }
+    let backward: Backward = Box::new(move |y, dy| backward(y, dy).map(Vec::from));
+    if tape::is_running() {
+        return tape::push(&inputs, result, shape.into(), backward);
+    }
+    enter(name, &inputs, result, shape.into(), backward)
 }
 
-/// [`record1`] with two inputs.
-pub(crate) fn record2<B>(
+/// Makes `result` a node of candle's graph, with any number of inputs.
+pub(super) fn enter(
     name: &'static str,
-    inputs: [&Tensor; 2],
+    inputs: &[&Tensor],
     result: Vec<f32>,
-    shape: impl Into<Shape>,
-    backward: B,
-) -> Result<Tensor>
-where
-    B: Fn(&Tensor, &Tensor) -> Gradients<2> + Send + Sync + 'static,
-{
-    match Node::new(name, &inputs, result, shape.into(), backward) {
-        Ok(node) => inputs[0].apply_op2(inputs[1], node),
-        Err(untracked) => untracked,
+    shape: Shape,
+    backward: Backward,
+) -> Result<Tensor> {
+    let node = Node { name, result: Mutex::new(Some((CpuStorage::F32(result), shape))), backward, rest: None };
+    match inputs {
+        [x] => x.apply_op1(node),
+        [x, y] => x.apply_op2(y, node),
+        [x, y, z] => x.apply_op3(y, z, node),
+        [x, y, others @ ..] => {
+            let rest = Arc::new(Mutex::new(Vec::new()));
+            let token = tokens(others, &rest)?;
+            x.apply_op3(y, &token, Node { rest: Some(rest), ..node })
+        }
+        [] => candle_core::bail!("{name} has no inputs"),
     }
 }
 
-/// [`record1`] with three inputs.
-pub(crate) fn record3<B>(
-    name: &'static str,
-    inputs: [&Tensor; 3],
-    result: Vec<f32>,
-    shape: impl Into<Shape>,
-    backward: B,
-) -> Result<Tensor>
-where
-    B: Fn(&Tensor, &Tensor) -> Gradients<3> + Send + Sync + 'static,
-{
-    match Node::new(name, &inputs, result, shape.into(), backward) {
-        Ok(node) => inputs[0].apply_op3(inputs[1], inputs[2], node),
-        Err(untracked) => untracked,
+/// What a node leaves for its tokens: the gradients of its further inputs.
+type Rest = Arc<Mutex<Vec<Option<Tensor>>>>;
+
+/// candle's ops have three inputs at most. Further ones reach a node through a chain of tokens, one number each,
+/// that depend on them; in the backward pass the node comes first and leaves their gradients for the tokens.
+fn tokens(inputs: &[&Tensor], rest: &Rest) -> Result<Tensor> {
+    let mut token = Tensor::zeros((), DType::F32, &Device::Cpu)?;
+    for (i, pair) in inputs.chunks(2).enumerate() {
+        let rest = Arc::clone(rest);
+        let take = move |at: usize| rest.lock().expect("nothing panics while it is held").get_mut(at)?.take();
+        let (len, tracked) = (pair.len(), token.track_op());
+        let backward: Backward = Box::new(move |_, gradient| {
+            let mut gradients: Vec<Option<Tensor>> = (0..len).map(|k| take(2 * i + k)).collect();
+            gradients.push(tracked.then(|| gradient.clone()));
+            Ok(gradients)
+        });
+        let result = Mutex::new(Some((CpuStorage::F32(vec![0.]), Shape::from(()))));
+        let node = Node { name: "token", result, backward, rest: None };
+        token = match pair {
+            [x] => x.apply_op2(&token, node)?,
+            [x, y] => x.apply_op3(y, &token, node)?,
+            _ => unreachable!("pairs"),
+        };
     }
+    Ok(token)
 }
 
-struct Node<B> {
+struct Node {
     name: &'static str,
     // candle asks for it once, at once; then the node only waits for its backward pass.
     result: Mutex<Option<(CpuStorage, Shape)>>,
-    backward: B,
+    backward: Backward,
+    /// Where the gradients of all inputs but the first two go, if there are more than three.
+    rest: Option<Rest>,
 }
 
-impl<B> Node<B> {
-    /// The node, or without anything to track the finished tensor.
-    fn new(
-        name: &'static str,
-        inputs: &[&Tensor],
-        result: Vec<f32>,
-        shape: Shape,
-        backward: B,
-    ) -> std::result::Result<Self, Result<Tensor>> {
-        if !inputs.iter().any(|input| input.track_op()) {
-            return Err(Tensor::from_vec(result, shape, &Device::Cpu));
-        }
-        Ok(Node { name, result: Mutex::new(Some((CpuStorage::F32(result), shape))), backward })
-    }
-
+impl Node {
     fn take(&self) -> Result<(CpuStorage, Shape)> {
         let mut result = self.result.lock().expect("nothing panics while it is held");
         result.take().ok_or_else(|| candle_core::Error::Msg(format!("{} was applied twice", self.name)))
     }
+
+    fn gradients<const N: usize>(&self, inputs: [&Tensor; N], result: &Tensor, gradient: &Tensor) -> Gradients<N> {
+        let mut gradients = (self.backward)(&result.detach(), &gradient.contiguous()?)?;
+        if let Some(rest) = &self.rest {
+            *rest.lock().expect("nothing panics while it is held") = gradients.split_off(N - 1);
+            gradients.push(Some(Tensor::zeros((), DType::F32, &Device::Cpu)?));
+        }
+        let mut gradients = gradients.into_iter();
+        let mut taken = [const { None }; N];
+        for (taken, input) in taken.iter_mut().zip(inputs) {
+            *taken = tape::deliver(input, gradients.next().flatten())?;
+        }
+        Ok(taken)
+    }
 }
 
-impl<B: Fn(&Tensor, &Tensor) -> Gradients<1>> CustomOp1 for Node<B> {
+impl CustomOp1 for Node {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -169,13 +194,13 @@ impl<B: Fn(&Tensor, &Tensor) -> Gradients<1>> CustomOp1 for Node<B> {
         self.take()
     }
 
-    fn bwd(&self, _: &Tensor, result: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let [x] = (self.backward)(&result.detach(), &gradient.contiguous()?)?;
-        Ok(x)
+    fn bwd(&self, x: &Tensor, result: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        let [dx] = self.gradients([x], result, gradient)?;
+        Ok(dx)
     }
 }
 
-impl<B: Fn(&Tensor, &Tensor) -> Gradients<2>> CustomOp2 for Node<B> {
+impl CustomOp2 for Node {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -186,16 +211,16 @@ impl<B: Fn(&Tensor, &Tensor) -> Gradients<2>> CustomOp2 for Node<B> {
 
     fn bwd(
         &self,
-        _: &Tensor,
-        _: &Tensor,
+        x: &Tensor,
+        y: &Tensor,
         result: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        (self.backward)(&result.detach(), &gradient.contiguous()?).map(Into::into)
+        self.gradients([x, y], result, gradient).map(Into::into)
     }
 }
 
-impl<B: Fn(&Tensor, &Tensor) -> Gradients<3>> CustomOp3 for Node<B> {
+impl CustomOp3 for Node {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -214,12 +239,12 @@ impl<B: Fn(&Tensor, &Tensor) -> Gradients<3>> CustomOp3 for Node<B> {
 
     fn bwd(
         &self,
-        _: &Tensor,
-        _: &Tensor,
-        _: &Tensor,
+        x: &Tensor,
+        y: &Tensor,
+        z: &Tensor,
         result: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        (self.backward)(&result.detach(), &gradient.contiguous()?).map(Into::into)
+        self.gradients([x, y, z], result, gradient).map(Into::into)
     }
 }

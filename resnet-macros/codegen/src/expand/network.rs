@@ -32,6 +32,7 @@ pub(super) fn expand(module: &mut Module<'_>) -> TokenStream {
     let norm = norm(&spec.norm);
     module.nn.insert("channels_first");
     module.nn.insert("channels_last");
+    module.nn.insert("segment");
     quote! {
         #[doc = " The network for a table of models."]
         pub const ENTRY: Entry = Entry { card: &CARD, build: #build };
@@ -73,21 +74,25 @@ impl Backbone {
             let doc = shape_doc(&rows, &format!("{}{path}", spec.prefix()));
             fields.push(quote!(#[doc = #doc] pub #field: Vec<#kind>));
             initializers.push(quote!(#field: #value));
-            let input = maps.last().map_or_else(|| quote!(x), |map| quote!(#map.clone()));
-            passes
-                .push(quote!(let #map = self.#field.iter().try_fold(#input, |x, block| block.forward_t(&x, train))?;));
+            let input = maps.last().map_or_else(|| quote!(x), |map| quote!(#map));
+            passes.push(quote! {
+                let #map = segment(&#input, |x| {
+                    self.#field.iter().try_fold(x.clone(), |x, block| block.forward_t(&x, train))
+                })?;
+            });
             maps.push(map);
             (c_in, first) = (spec.out_channels(index), first + stage.depth);
         }
         let steps = module.steps(&spec.stem, &quote!(self));
-        let stem = chain(&steps, Some(quote!(#(#passes)* Ok([#(#maps),*]))));
+        let stem = chain(&steps, None);
         let count = Literal::usize_unsuffixed(maps.len());
         let doc = format!(" The channels-last feature maps `{}` to `{}`.", maps[0], maps[maps.len() - 1]);
         let stages = quote! {
             #[doc = #doc]
             fn stages(&self, x: &Tensor, train: bool) -> Result<[Tensor; #count]> {
-                let x = &channels_last(x)?;
-                #stem
+                let x = segment(&channels_last(x)?, |x| { #stem })?;
+                #(#passes)*
+                Ok([#(#maps),*])
             }
         };
         Backbone { fields, initializers, stages, maps, out_channels: c_in }

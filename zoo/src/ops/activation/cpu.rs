@@ -1,5 +1,5 @@
 use super::Activation;
-use crate::ops::node::{TASK, fill, record1, record2, values};
+use crate::ops::node::{TASK, fill, record, values};
 use candle_core::{Device, Result, Tensor};
 use std::f32::consts::{FRAC_1_SQRT_2, TAU};
 
@@ -28,7 +28,7 @@ pub(super) fn add_relu(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         })
     };
     let wants = [a.track_op(), b.track_op()];
-    record2("add_relu", [&a, &b], y, a.shape(), move |y, dy| {
+    record("add_relu", [&a, &b], y, a.shape(), move |y, dy| {
         let dx = {
             let (y, dy) = (values(y)?, values(dy)?);
             let (y, dy) = (&*y, &*dy);
@@ -61,7 +61,7 @@ fn apply(
         })
     };
     let saved = x.detach();
-    record1("activation", &x, y, x.shape(), move |y, dy| {
+    record("activation", [&x], y, x.shape(), move |y, dy| {
         let (x, y, dy_values) = (values(&saved)?, values(y)?, values(dy)?);
         let (x, y, dy_values) = (&*x, &*y, &*dy_values);
         let dx = fill(x.len(), TASK, |task, dx| {

@@ -7,7 +7,7 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
-use super::node::{in_main_memory, record2, values};
+use super::node::{in_main_memory, record, values};
 use candle_core::{Device, Error, Result, Tensor};
 
 /// Adds `bias` `f32[C]` to the last axis of `x` `f32[.., C]`.
@@ -34,7 +34,7 @@ pub fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
 fn on_cpu(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let y = cpu::add_bias(&values(x)?, &values(bias)?);
     let (wants, shape) = ([x.track_op(), bias.track_op()], bias.shape().clone());
-    record2("add-bias", [x, bias], y, x.shape(), move |_, dy| {
+    record("add-bias", [x, bias], y, x.shape(), move |_, dy| {
         let sums = || Tensor::from_vec(cpu::sum_of_rows(&values(dy)?, shape.elem_count()), &shape, &Device::Cpu);
         Ok([wants[0].then(|| dy.clone()), wants[1].then(sums).transpose()?])
     })

@@ -1,5 +1,5 @@
 use super::{Axis, Bin, Plan};
-use crate::ops::node::{TASK, fill_rows, record1, values};
+use crate::ops::node::{TASK, fill_rows, record, values};
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -8,7 +8,7 @@ pub(super) fn mean(x: &Tensor, plan: Plan) -> Result<Tensor> {
     let x = x.contiguous()?;
     let y = mean_forward(&values(&x)?, &plan);
     let (shape, input) = (plan.shape.clone(), x.shape().clone());
-    record1("mean over bins", &x, y, shape, move |_, dy| {
+    record("mean over bins", [&x], y, shape, move |_, dy| {
         let dx = mean_backward(&values(dy)?, &plan);
         Ok([Some(Tensor::from_vec(dx, input.clone(), &Device::Cpu)?)])
     })
@@ -18,7 +18,7 @@ pub(super) fn max(x: &Tensor, plan: Plan) -> Result<Tensor> {
     let x = x.contiguous()?;
     let (y, winners) = max_forward(&values(&x)?, &plan);
     let (shape, input) = (plan.shape.clone(), x.shape().clone());
-    record1("maximum over bins", &x, y, shape, move |_, dy| {
+    record("maximum over bins", [&x], y, shape, move |_, dy| {
         let dx = max_backward(&values(dy)?, &winners, &plan);
         Ok([Some(Tensor::from_vec(dx, input.clone(), &Device::Cpu)?)])
     })

@@ -1,12 +1,12 @@
 use super::Mask;
-use crate::ops::node::{fill, record1, values};
+use crate::ops::node::{fill, record, values};
 use candle_core::{Device, Result, Tensor};
 
 pub(super) fn apply(x: &Tensor, mask: Mask) -> Result<Tensor> {
     let x = x.contiguous()?;
     let samples = x.dims()[0];
     let y = masked(&values(&x)?, samples, mask);
-    record1("dropout", &x, y, x.shape(), move |_, dy| {
+    record("dropout", [&x], y, x.shape(), move |_, dy| {
         let dx = masked(&values(dy)?, samples, mask);
         Ok([Some(Tensor::from_vec(dx, dy.shape(), &Device::Cpu)?)])
     })

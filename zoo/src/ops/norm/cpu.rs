@@ -3,7 +3,7 @@
 
 use super::{Epilogue, Extent};
 use crate::ops::activation::cpu::{rectified, rectify};
-use crate::ops::node::{Gradients, TASK, record2, record3, values};
+use crate::ops::node::{Gradients, TASK, record, values};
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -38,8 +38,8 @@ pub(super) fn normalise(
         wants: [x.track_op(), affine.track_op(), residual.as_ref().is_some_and(Tensor::track_op)],
     };
     match &residual {
-        Some(residual) => record3("normalise", [&x, &affine, residual], y, x.shape(), move |y, dy| backward.run(y, dy)),
-        None => record2("normalise", [&x, &affine], y, x.shape(), move |y, dy| {
+        Some(residual) => record("normalise", [&x, &affine, residual], y, x.shape(), move |y, dy| backward.run(y, dy)),
+        None => record("normalise", [&x, &affine], y, x.shape(), move |y, dy| {
             let [dx, daffine, _] = backward.run(y, dy)?;
             Ok([dx, daffine])
         }),

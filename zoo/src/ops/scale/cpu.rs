@@ -1,4 +1,4 @@
-use crate::ops::node::{TASK, fill_rows, record2, values};
+use crate::ops::node::{TASK, fill_rows, record, values};
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 
@@ -7,7 +7,7 @@ pub(super) fn scale(x: &Tensor, s: &Tensor) -> Result<Tensor> {
     let y = product(&values(&x)?, &values(&s)?, s.dims2()?);
     let wants = [x.track_op(), s.track_op()];
     let (x_saved, s_saved) = (x.detach(), s.detach());
-    record2("scale", [&x, &s], y, x.shape(), move |_, dy| {
+    record("scale", [&x, &s], y, x.shape(), move |_, dy| {
         let (x, s, dy_values) = (values(&x_saved)?, values(&s_saved)?, values(dy)?);
         let size = s_saved.dims2()?;
         let dx = wants[0].then(|| Tensor::from_vec(product(&dy_values, &s, size), dy.shape(), &Device::Cpu));

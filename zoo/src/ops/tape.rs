@@ -1,0 +1,307 @@
+//! A graph of our own inside one node of candle's.
+//!
+//! candle's backward pass adds each gradient to a fresh tensor of zeros: at every edge of the graph memory is
+//! written twice and read twice, which on the large maps of a network costs a quarter of a training step.
+//! [`segment`] runs a part of a network with its ops recorded on a tape instead; candle sees one node, and the
+//! gradients inside are moved, not copied. [`backward`] spares the copies of the parameters' gradients too.
+//! `loss.backward()` gives the same gradients, slower.
+
+use super::node::{Backward, TASK, enter, fill, in_main_memory, values};
+use candle_core::backprop::GradStore;
+use candle_core::{Device, Result, Shape, Tensor, TensorId, Var};
+use std::cell::RefCell;
+
+thread_local! {
+    /// What the segment that runs on this thread has recorded.
+    static TAPE: RefCell<Option<Tape>> = const { RefCell::new(None) };
+    /// The parameters' gradients, while [`backward`] runs on this thread.
+    static DELIVERED: RefCell<Option<Gradients>> = const { RefCell::new(None) };
+}
+
+/// Sums of gradients, each with the tensor that it belongs to.
+#[derive(Default)]
+struct Gradients(Vec<(TensorId, Tensor)>);
+
+impl Gradients {
+    fn add(&mut self, id: TensorId, gradient: Tensor) -> Result<()> {
+        match self.0.iter_mut().find(|(known, _)| *known == id) {
+            Some((_, before)) => *before = sum(before, &gradient)?,
+            None => self.0.push((id, gradient)),
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, id: TensorId) -> Option<Tensor> {
+        let at = self.0.iter().position(|(known, _)| *known == id)?;
+        Some(self.0.swap_remove(at).1)
+    }
+}
+
+fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    if !in_main_memory(&[a, b]) {
+        return a + b;
+    }
+    let (a, b) = (a.contiguous()?, b.contiguous()?);
+    let sum = {
+        let (a, b) = (values(&a)?, values(&b)?);
+        let (a, b) = (&*a, &*b);
+        fill(a.len(), TASK, |task, sum| {
+            let (a, b) = (&a[task * TASK..][..sum.len()], &b[task * TASK..][..sum.len()]);
+            for ((sum, a), b) in sum.iter_mut().zip(a).zip(b) {
+                *sum = a + b;
+            }
+        })
+    };
+    Tensor::from_vec(sum, a.shape(), &Device::Cpu)
+}
+
+/// The ops of a segment, in the order in which they ran.
+#[derive(Default)]
+struct Tape(Vec<Entry>);
+
+struct Entry {
+    inputs: Vec<Tensor>,
+    output: Tensor,
+    backward: Backward,
+}
+
+/// Whether a segment runs on this thread.
+pub(super) fn is_running() -> bool {
+    TAPE.with_borrow(Option::is_some)
+}
+
+/// Records an op of the running segment.
+pub(super) fn push(inputs: &[&Tensor], result: Vec<f32>, shape: Shape, backward: Backward) -> Result<Tensor> {
+    // A variable, so that candle's own operations may follow it: they build a graph that ends here.
+    let output = Var::from_vec(result, shape, &Device::Cpu)?.into_inner();
+    TAPE.with_borrow_mut(|tape| {
+        let tape = tape.as_mut().expect("the caller asked `is_running`");
+        inputs.iter().for_each(|input| tape.join(input));
+        let inputs = inputs.iter().map(|&input| input.clone()).collect();
+        tape.0.push(Entry { inputs, output: output.clone(), backward });
+    });
+    Ok(output)
+}
+
+impl Tape {
+    fn made(&self, tensor: &Tensor) -> bool {
+        self.0.iter().rev().any(|entry| entry.output.id() == tensor.id())
+    }
+
+    /// Where candle's own operations made `tensor` from what is on the tape, they become an entry.
+    fn join(&mut self, tensor: &Tensor) {
+        if !tensor.track_op() || tensor.is_variable() || self.made(tensor) {
+            return;
+        }
+        let leaves: Vec<Tensor> =
+            tensor.sorted_nodes().into_iter().filter(|node| node.is_variable()).cloned().collect();
+        if !leaves.iter().any(|leaf| self.made(leaf)) {
+            return;
+        }
+        let (through, ends) = (tensor.clone(), leaves.clone());
+        let backward: Backward = Box::new(move |_, gradient| {
+            let mut gradients = (&through * gradient)?.sum_all()?.backward()?;
+            Ok(ends.iter().map(|leaf| gradients.remove(leaf)).collect())
+        });
+        self.0.push(Entry { inputs: leaves, output: tensor.clone(), backward });
+    }
+
+    /// What the segment depends on: tracked tensors that it did not make, each once, in the order of their use.
+    fn inputs(&self) -> Vec<Tensor> {
+        let mut inputs: Vec<Tensor> = Vec::new();
+        for input in self.0.iter().flat_map(|entry| &entry.inputs) {
+            let known = inputs.iter().any(|known| known.id() == input.id());
+            if input.track_op() && !known && !self.made(input) {
+                inputs.push(input.clone());
+            }
+        }
+        inputs
+    }
+
+    /// The gradients of `inputs`, from that of `output`.
+    fn backward(&self, output: TensorId, gradient: &Tensor, inputs: &[TensorId]) -> Result<Vec<Option<Tensor>>> {
+        let mut gradients = Gradients::default();
+        gradients.add(output, gradient.clone())?;
+        for entry in self.0.iter().rev() {
+            let Some(gradient) = gradients.remove(entry.output.id()) else { continue };
+            let of_inputs = (entry.backward)(&entry.output.detach(), &gradient.contiguous()?)?;
+            drop(gradient);
+            for (input, gradient) in entry.inputs.iter().zip(of_inputs) {
+                if let Some(gradient) = gradient.filter(|_| input.track_op()) {
+                    gradients.add(input.id(), gradient)?;
+                }
+            }
+        }
+        Ok(inputs.iter().map(|&input| gradients.remove(input)).collect())
+    }
+}
+
+/// Runs a part of a network: `f(x)`, as one node of candle's graph.
+///
+/// The result and all gradients are those of `f(x)` alone; only the cost differs. On other devices than the
+/// CPU, in other types than `f32`, and inside another segment `f` just runs.
+///
+/// # Errors
+/// Those of `f`.
+pub fn segment(x: &Tensor, f: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    if is_running() || !in_main_memory(&[x]) {
+        return f(x);
+    }
+    /// Takes the tape away again, also where `f` fails or panics.
+    struct Running;
+    impl Drop for Running {
+        fn drop(&mut self) {
+            TAPE.take();
+        }
+    }
+    TAPE.set(Some(Tape::default()));
+    let running = Running;
+    let y = f(x)?;
+    let mut tape = TAPE.take().expect("this segment put it there");
+    drop(running);
+    tape.join(&y);
+    if !tape.made(&y) {
+        return Ok(y);
+    }
+    let inputs = tape.inputs();
+    let copy = {
+        let y = y.contiguous()?;
+        let y = values(&y)?;
+        let y = &*y;
+        fill(y.len(), TASK, |task, copy| copy.copy_from_slice(&y[task * TASK..][..copy.len()]))
+    };
+    let (output, ids) = (y.id(), inputs.iter().map(Tensor::id).collect::<Vec<_>>());
+    let shape = y.shape().clone();
+    let backward: Backward = Box::new(move |_, gradient| tape.backward(output, gradient, &ids));
+    enter("segment", &inputs.iter().collect::<Vec<_>>(), copy, shape, backward)
+}
+
+/// As candle's `loss.backward()`, without its copies of what ops of this crate deliver.
+///
+/// # Errors
+/// Those of the ops' derivatives.
+pub fn backward(loss: &Tensor) -> Result<GradStore> {
+    struct Delivering;
+    impl Drop for Delivering {
+        fn drop(&mut self) {
+            DELIVERED.take();
+        }
+    }
+    DELIVERED.set(Some(Gradients::default()));
+    let delivering = Delivering;
+    let mut gradients = loss.backward()?;
+    let delivered = DELIVERED.take().expect("this function put it there");
+    drop(delivering);
+    for (id, gradient) in delivered.0 {
+        let gradient = match gradients.get_id(id) {
+            Some(before) => sum(before, &gradient)?,
+            None => gradient,
+        };
+        gradients.insert_id(id, gradient);
+    }
+    Ok(gradients)
+}
+
+/// What a node gives candle of a gradient of `input`: nothing where [`backward`] takes it.
+pub(super) fn deliver(input: &Tensor, gradient: Option<Tensor>) -> Result<Option<Tensor>> {
+    let Some(gradient) = gradient else { return Ok(None) };
+    DELIVERED.with_borrow_mut(|delivered| match delivered {
+        Some(delivered) if input.is_variable() => delivered.add(input.id(), gradient).map(|()| None),
+        _ => Ok(Some(gradient)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::oracle::{flat, normal};
+    use crate::ops::{Activation, Epilogue, Geometry, add_activation, batch_norm, conv};
+
+    fn var(shape: &[usize], seed: u64) -> Var {
+        Var::from_tensor(&normal(shape, seed)).expect("on the CPU")
+    }
+
+    /// Parameters of a small residual block with a shortcut convolution, three kernels of which share an input.
+    fn block_vars() -> Vec<Var> {
+        let shapes: [&[usize]; 5] = [&[4, 4, 3, 3], &[2, 4], &[4, 4, 3, 3], &[2, 4], &[4, 4, 1, 1]];
+        shapes.iter().zip(1..).map(|(shape, seed)| var(shape, seed)).collect()
+    }
+
+    fn block(x: &Tensor, vars: &[Var]) -> Result<Tensor> {
+        let same = Geometry { padding: [1, 1], ..Geometry::<2>::default() };
+        let relu = Epilogue { residual: None, relu: true };
+        let a = conv(x, vars[0].as_tensor(), &same)?;
+        let (a, _) = batch_norm(&a, vars[1].as_tensor(), 1e-5, relu)?;
+        let b = conv(&a, vars[2].as_tensor(), &same)?;
+        // candle's own operations between ours.
+        let b = ((b * 2.)?.tanh()? + &a)?;
+        let (b, _) = batch_norm(&b, vars[3].as_tensor(), 1e-5, Epilogue { residual: Some(x), relu: true })?;
+        add_activation(&b, &conv(x, vars[4].as_tensor(), &Geometry::<2>::default())?, Activation::Relu)
+    }
+
+    fn gradients(vars: &[&Var], store: &GradStore) -> Vec<Vec<f64>> {
+        vars.iter().map(|var| flat(store.get(var.as_tensor()).expect("every variable has a gradient"))).collect()
+    }
+
+    #[test]
+    fn a_segment_changes_neither_result_nor_gradients() -> Result<()> {
+        let (x, vars) = (var(&[2, 5, 5, 4], 9), block_vars());
+        let of = |wrapped: bool, ours: bool| -> Result<(Vec<f64>, Vec<Vec<f64>>)> {
+            // The input of the second block depends on a variable through candle's and through our graph.
+            let first = block(&(x.as_tensor() * 0.5)?, &vars)?;
+            let y = if wrapped { segment(&first, |x| block(x, &vars))? } else { block(&first, &vars)? };
+            let loss = (y.sqr()?.sum_all()? + vars[0].sum_all()?)?;
+            let store = if ours { backward(&loss)? } else { loss.backward()? };
+            let all: Vec<&Var> = std::iter::once(&x).chain(&vars).collect();
+            Ok((flat(&y), gradients(&all, &store)))
+        };
+        let (y, expected) = of(false, false)?;
+        for (wrapped, ours) in [(true, false), (false, true), (true, true)] {
+            let (again, found) = of(wrapped, ours)?;
+            assert_eq!(y, again);
+            for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
+                let error = (found - expected).abs();
+                assert!(error <= 1e-5 * expected.abs().max(1.), "{found} is not {expected}: {wrapped} {ours}");
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_graph_can_be_walked_back_twice() -> Result<()> {
+        let (x, vars) = (var(&[2, 5, 5, 4], 9), block_vars());
+        let y = segment(&x, |x| block(x, &vars))?.sum_all()?;
+        let all: Vec<&Var> = vars.iter().collect();
+        assert_eq!(gradients(&all, &y.backward()?), gradients(&all, &y.backward()?));
+        assert_eq!(gradients(&all, &backward(&y)?), gradients(&all, &y.backward()?));
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_not_tracked_or_fails_leaves_no_tape() -> Result<()> {
+        let x = normal(&[2, 5, 5, 4], 9);
+        let plain: Vec<Var> = block_vars();
+        let y = segment(&x, |x| add_activation(x, x, Activation::Relu))?;
+        assert!(!y.track_op() && !is_running());
+        assert!(segment(&x, |_| candle_core::bail!("no")).is_err() && !is_running());
+        // The identity, and a result of candle's alone.
+        let z = segment(plain[0].as_tensor(), |x| Ok(x.clone()))?;
+        assert_eq!(z.id(), plain[0].id());
+        let z = segment(plain[0].as_tensor(), |x| x * 2.)?;
+        assert!(z.sum_all()?.backward()?.get(plain[0].as_tensor()).is_some());
+        Ok(())
+    }
+
+    #[test]
+    fn nested_segments_are_one() -> Result<()> {
+        let (x, vars) = (var(&[2, 5, 5, 4], 9), block_vars());
+        let inner = |x: &Tensor| segment(x, |x| block(x, &vars));
+        let nested = segment(&x, |x| inner(&inner(x)?))?.sum_all()?.backward()?;
+        let plain = block(&block(&x, &vars)?, &vars)?.sum_all()?.backward()?;
+        let all: Vec<&Var> = vars.iter().collect();
+        for (a, b) in gradients(&all, &nested).iter().flatten().zip(gradients(&all, &plain).iter().flatten()) {
+            assert!((a - b).abs() <= 1e-5 * b.abs().max(1.), "{a} is not {b}");
+        }
+        Ok(())
+    }
+}
