@@ -3,6 +3,7 @@
 use super::image::{self, Image};
 use super::{BadSample, Dataset};
 use crate::error::{Error, Result};
+use resnet_pixels::decode;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -97,11 +98,11 @@ fn load(content: &Content, format: Format) -> Result<(Vec<Image>, [u8; 32]), Str
     match (content, format) {
         (Content::Image(path), _) => {
             let bytes = image::read_file(path)?;
-            Ok((vec![image::decode(&bytes)?], Sha256::digest(&bytes).into()))
+            Ok((vec![decode::decode(&bytes)?], Sha256::digest(&bytes).into()))
         }
         (Content::Animation(path), Format::Clip(frames)) => {
             let bytes = image::read_file(path)?;
-            let all = image::decode_animation(&bytes)?;
+            let all = decode::decode_animation(&bytes)?;
             let frames = evenly(all.len(), frames).map(|at| all[at].clone()).collect();
             Ok((frames, Sha256::digest(&bytes).into()))
         }
@@ -113,7 +114,7 @@ fn load(content: &Content, format: Format) -> Result<(Vec<Image>, [u8; 32]), Str
                 let bytes =
                     image::read_file(&paths[at]).map_err(|reason| format!("has a frame {name} that {reason}"))?;
                 hash.update(Sha256::digest(&bytes));
-                let frame = image::decode(&bytes).map_err(|reason| format!("has a frame {name} that {reason}"))?;
+                let frame = decode::decode(&bytes).map_err(|reason| format!("has a frame {name} that {reason}"))?;
                 if let Some(first) = images.first()
                     && (first.height, first.width) != (frame.height, frame.width)
                 {

@@ -82,6 +82,8 @@ fn imports_point_downward() {
         ("diagnostic", &[]),
     ];
     assert_edges("resnet-macros/codegen/src/", &["crate"], codegen, &["diagnostic"]);
+    let pixels: Edges = &[("resize", &["crop"]), ("crop", &[]), ("color", &[]), ("decode", &[])];
+    assert_edges("pixels/src/", &["crate"], pixels, &[]);
 }
 
 type Edges = &'static [(&'static str, &'static [&'static str])];
@@ -220,6 +222,7 @@ fn light_crates_stay_light() {
     let heavy = [
         ("resnet-macros/codegen/Cargo.toml", &["candle", "tokio", "clap", "sqlx"][..]),
         ("resnet-macros/Cargo.toml", &["candle", "tokio", "clap", "sqlx"]),
+        ("pixels/Cargo.toml", &["candle", "zoo", "rayon", "serde"]),
         ("zoo/Cargo.toml", &["tokio", "clap", "sqlx", "libsqlite3-sys", "indicatif"]),
     ];
     for (manifest, unwanted) in heavy {

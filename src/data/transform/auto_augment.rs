@@ -1,9 +1,9 @@
 //! TrivialAugmentWide (Müller and Hutter 2021) and RandAugment (Cubuk et al. 2019), with torchvision's operations and
 //! tables of strengths.
 
-use super::{Image, affine, color};
-use color::Change;
-use zoo::Interpolation;
+use super::Image;
+use resnet_pixels::color::{self, Change};
+use resnet_pixels::{Resampling, affine, sharpen};
 use zoo::random::Stream;
 
 /// One operation at its strength.
@@ -137,88 +137,24 @@ fn linspace(start: f64, end: f64, at: usize, count: usize) -> f32 {
 }
 
 impl Op {
-    pub(super) fn apply(self, image: &Image, interpolation: Interpolation) -> Image {
-        let through = |matrix| affine::transform(image, matrix, interpolation);
+    pub(super) fn apply(self, mut image: Image, resampling: Resampling) -> Image {
+        let through = |image: &Image, matrix| affine::transform(image, matrix, resampling);
         match self {
-            Op::Identity => image.clone(),
-            Op::ShearX(tangent) => through(affine::shear(image, tangent, 0.0)),
-            Op::ShearY(tangent) => through(affine::shear(image, 0.0, tangent)),
-            Op::TranslateX(right) => through(affine::translate(right, 0.0)),
-            Op::TranslateY(down) => through(affine::translate(0.0, down)),
-            Op::Rotate(degrees) => through(affine::rotate(degrees)),
-            Op::Color(change) => color::adjust(image, change),
-            Op::Sharpness(factor) => sharpen(image, factor),
-            Op::Posterize(bits) => {
-                let mask = if bits >= 8 { 0xff } else { !(0xff >> bits) };
-                color::map(image, |value| value & mask)
-            }
-            Op::Solarize(threshold) => {
-                color::map(image, |value| if f32::from(value) >= threshold { 255 - value } else { value })
-            }
-            Op::AutoContrast => each_channel(image, auto_contrast),
-            Op::Equalize => each_channel(image, equalize),
+            Op::Identity => {}
+            Op::ShearX(tangent) => return through(&image, affine::shear(&image, tangent, 0.0)),
+            Op::ShearY(tangent) => return through(&image, affine::shear(&image, 0.0, tangent)),
+            Op::TranslateX(right) => return through(&image, affine::translate(right, 0.0)),
+            Op::TranslateY(down) => return through(&image, affine::translate(0.0, down)),
+            Op::Rotate(degrees) => return through(&image, affine::rotate(degrees)),
+            Op::Sharpness(factor) => return sharpen::sharpen(&image, factor),
+            Op::Color(change) => color::adjust(&mut image, change),
+            Op::Posterize(bits) => color::posterize(&mut image, bits),
+            Op::Solarize(threshold) => color::solarize(&mut image, threshold),
+            Op::AutoContrast => color::auto_contrast(&mut image),
+            Op::Equalize => color::equalize(&mut image),
         }
+        image
     }
-}
-
-/// Blends with the image smoothed by [[1, 1, 1], [1, 5, 1], [1, 1, 1]] / 13; the outermost pixels stay.
-fn sharpen(image: &Image, factor: f32) -> Image {
-    let mut result = image.clone();
-    for y in 1..image.height.saturating_sub(1) {
-        for x in 1..image.width.saturating_sub(1) {
-            for channel in 0..image.channels {
-                let at = |y: usize, x: usize| u32::from(image.pixel(y, x)[channel]);
-                let around: u32 = (y - 1..=y + 1).flat_map(|y| (x - 1..=x + 1).map(move |x| at(y, x))).sum();
-                let smooth = ((around + 4 * at(y, x)) as f32 / 13.0).round_ties_even();
-                let value = at(y, x) as f32;
-                let sharp = value + (1.0 - factor) * (smooth - value);
-                result.pixels[(y * image.width + x) * image.channels + channel] = sharp.clamp(0.0, 255.0) as u8;
-            }
-        }
-    }
-    result
-}
-
-/// Maps each channel through a table that its histogram gives.
-fn each_channel(image: &Image, table: fn(&[u32; 256]) -> [u8; 256]) -> Image {
-    let mut result = image.clone();
-    for channel in 0..image.channels {
-        let mut histogram = [0; 256];
-        for pixel in image.pixels.chunks_exact(image.channels) {
-            histogram[usize::from(pixel[channel])] += 1;
-        }
-        let table = table(&histogram);
-        for pixel in result.pixels.chunks_exact_mut(image.channels) {
-            pixel[channel] = table[usize::from(pixel[channel])];
-        }
-    }
-    result
-}
-
-/// The least value becomes 0, the greatest 255.
-fn auto_contrast(histogram: &[u32; 256]) -> [u8; 256] {
-    let least = histogram.iter().position(|&count| count > 0).expect("an image has pixels");
-    let most = histogram.iter().rposition(|&count| count > 0).expect("an image has pixels");
-    if least == most {
-        return std::array::from_fn(|value| value as u8);
-    }
-    let scale = (most - least) as f32 * (1.0 / 255.0);
-    std::array::from_fn(|value| ((value as f32 - least as f32) / scale).clamp(0.0, 255.0) as u8)
-}
-
-/// Pillow's `ImageOps.equalize`.
-fn equalize(histogram: &[u32; 256]) -> [u8; 256] {
-    let most = histogram.iter().rposition(|&count| count > 0).expect("an image has pixels");
-    let step = (histogram.iter().sum::<u32>() - histogram[most]) / 255;
-    if step == 0 {
-        return std::array::from_fn(|value| value as u8);
-    }
-    let mut before = step / 2;
-    std::array::from_fn(|value| {
-        let level = (before / step).min(255) as u8;
-        before += histogram[value];
-        level
-    })
 }
 
 /// TrivialAugmentWide's operation at one strength, for tests of its table.

@@ -1,39 +1,8 @@
-//! Crops: central, random, and random in size.
+//! Crops: random, and random in size.
 
-use super::{Image, Part};
+use super::Part;
 use crate::error::{Error, Result};
 use zoo::random::Stream;
-
-/// A part of the image.
-pub(super) fn crop(image: &Image, part: Part) -> Image {
-    let (from, bytes) = (part.left * image.channels, part.width * image.channels);
-    let rows = part.top..part.top + part.height;
-    let pixels = rows.flat_map(|y| &image.row(y)[from..from + bytes]).copied().collect();
-    Image::new(part.height, part.width, image.channels, pixels)
-}
-
-/// The central `size` x `size` pixels. What a smaller image lacks is black, the odd pixel of it on the right and below; a
-/// half pixel of the corner's place is rounded to the even one, as Python does.
-pub(super) fn center(image: &Image, size: usize) -> Image {
-    let (top, above) = anchor(image.height, size);
-    let (left, before) = anchor(image.width, size);
-    let (height, width) = (size.min(image.height), size.min(image.width));
-    let part = crop(image, Part { top, left, height, width });
-    if (height, width) == (size, size) {
-        return part;
-    }
-    let mut pixels = vec![0; size * size * image.channels];
-    for y in 0..height {
-        let start = ((above + y) * size + before) * image.channels;
-        pixels[start..start + width * image.channels].copy_from_slice(part.row(y));
-    }
-    Image::new(size, size, image.channels, pixels)
-}
-
-/// Where along one side a central crop begins, and how much padding comes before it.
-fn anchor(side: usize, size: usize) -> (usize, usize) {
-    if side < size { (0, (size - side) / 2) } else { (((side - size) as f64 / 2.0).round_ties_even() as usize, 0) }
-}
 
 /// A random place for `size` x `size` pixels.
 pub(super) fn draw(height: usize, width: usize, size: usize, draws: &mut Stream) -> Result<Part> {

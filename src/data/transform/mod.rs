@@ -1,23 +1,21 @@
-//! What becomes of a sample before a network takes it: torchvision's v2 transforms, one a file.
+//! What becomes of a sample before a network takes it: torchvision's v2 transforms. Here is what they draw and in what order
+//! they come; `resnet_pixels` has what they do to pixels.
 //!
 //! Everything random is drawn from the sample's own [`Stream`], so neither workers nor a resume change it, and once for all
 //! frames of a clip.
 
-mod affine;
 mod auto_augment;
-mod channels;
-mod color;
 mod crop;
 mod erasing;
-mod flip;
-mod normalize;
+mod jitter;
 mod pad;
 mod resize;
 
 use super::Image;
 use super::options::{Erase, PaddingMode, ResizeTo, TransformSpec};
 use crate::error::{Error, Result};
-use normalize::Normalize;
+use resnet_pixels::pad::Border;
+use resnet_pixels::{self as pixels, Normalize, Part, Resampling, channels, color, flip};
 use zoo::random::Stream;
 use zoo::{Interpolation, Preprocess};
 
@@ -66,7 +64,8 @@ impl Pipeline {
                             "random_erasing works on normalised values: move it behind normalize",
                         ));
                     }
-                    normalize = Some(Normalize::new(mean, std, channels)?);
+                    check_normalize(mean, std, channels)?;
+                    normalize = Some(Normalize::new(mean, std, channels));
                 }
                 TransformSpec::RandomErasing { .. } => erasing.push(spec.clone()),
                 _ if normalize.is_some() || !erasing.is_empty() => {
@@ -78,10 +77,7 @@ impl Pipeline {
                 _ => steps.push(spec.clone()),
             }
         }
-        let normalize = match normalize {
-            Some(normalize) => normalize,
-            None => Normalize::new(&[0.0], &[1.0], channels)?,
-        };
+        let normalize = normalize.unwrap_or_else(|| Normalize::new(&[0.0], &[1.0], channels));
         Ok(Pipeline { channels, steps, normalize, erasing })
     }
 
@@ -132,51 +128,77 @@ impl Pipeline {
 
 fn apply(step: &TransformSpec, frames: Vec<Image>, draws: &mut Stream) -> Result<Vec<Image>> {
     let (height, width) = (frames[0].height, frames[0].width);
-    let each = |f: &dyn Fn(&Image) -> Image| frames.iter().map(f).collect();
     Ok(match *step {
         TransformSpec::RandomResizedCrop { size, scale, ratio, interpolation } => {
             let part = crop::draw_resized(height, width, scale, ratio, draws);
-            each(&|frame| resize::resize_part(frame, part, (size, size), interpolation))
+            let resampling = resampling(interpolation);
+            each(frames, |frame| pixels::resize::resize_part(&frame, part, (size, size), resampling))
         }
         TransformSpec::Resize { size, interpolation } => {
             let size = resize::target(size, height, width)?;
-            each(&|frame| resize::resize(frame, size, interpolation))
+            each(frames, |frame| pixels::resize::resize(&frame, size, resampling(interpolation)))
         }
-        TransformSpec::CenterCrop { size } => each(&|frame| crop::center(frame, size)),
+        TransformSpec::CenterCrop { size } => each(frames, |frame| pixels::crop::center(&frame, size)),
         TransformSpec::Pad { padding, mode } => {
             pad::check_fits(padding, mode, height, width)?;
-            each(&|frame| pad::pad(frame, padding, mode))
+            each(frames, |frame| pixels::pad::pad(&frame, padding, border(mode)))
         }
         TransformSpec::RandomCrop { size, padding, mode } => {
             pad::check_fits(padding, mode, height, width)?;
             let part = crop::draw(height + 2 * padding, width + 2 * padding, size, draws)?;
-            each(&|frame| crop::crop(&pad::pad(frame, padding, mode), part))
+            each(frames, |frame| pixels::crop::crop(&pixels::pad::pad(&frame, padding, border(mode)), part))
         }
         TransformSpec::RandomHorizontalFlip { p } => {
-            if draws.unit_f64() < p {
-                each(&flip::horizontal)
-            } else {
-                frames
-            }
+            let flips = draws.unit_f64() < p;
+            each_in_place(frames, |frame| {
+                if flips {
+                    flip::horizontal(frame);
+                }
+            })
         }
         TransformSpec::ColorJitter { brightness, contrast, saturation, hue } => {
-            let changes = color::draw_jitter(brightness, contrast, saturation, hue, draws);
-            each(&|frame| changes.iter().fold(frame.clone(), |frame, &change| color::adjust(&frame, change)))
+            let changes = jitter::draw(brightness, contrast, saturation, hue, draws);
+            each_in_place(frames, |frame| changes.iter().for_each(|&change| color::adjust(frame, change)))
         }
         TransformSpec::TrivialAugmentWide { num_magnitude_bins, interpolation } => {
             let op = auto_augment::draw_trivial(num_magnitude_bins, draws);
-            each(&|frame| op.apply(frame, interpolation))
+            each(frames, |frame| op.apply(frame, resampling(interpolation)))
         }
         TransformSpec::RandAugment { num_ops, magnitude, num_magnitude_bins, interpolation } => {
             let ops: Vec<_> = (0..num_ops)
                 .map(|_| auto_augment::draw_rand(magnitude, num_magnitude_bins, (height, width), draws))
                 .collect();
-            each(&|frame| ops.iter().fold(frame.clone(), |frame, op| op.apply(&frame, interpolation)))
+            each(frames, |frame| ops.iter().fold(frame, |frame, op| op.apply(frame, resampling(interpolation))))
         }
         TransformSpec::Normalize { .. } | TransformSpec::RandomErasing { .. } => {
             unreachable!("a pipeline keeps what works on values apart")
         }
     })
+}
+
+fn each(frames: Vec<Image>, f: impl FnMut(Image) -> Image) -> Vec<Image> {
+    frames.into_iter().map(f).collect()
+}
+
+fn each_in_place(mut frames: Vec<Image>, f: impl FnMut(&mut Image)) -> Vec<Image> {
+    frames.iter_mut().for_each(f);
+    frames
+}
+
+fn resampling(interpolation: Interpolation) -> Resampling {
+    match interpolation {
+        Interpolation::Nearest => Resampling::Nearest,
+        Interpolation::Bilinear => Resampling::Bilinear,
+        Interpolation::Bicubic => Resampling::Bicubic,
+    }
+}
+
+fn border(mode: PaddingMode) -> Border {
+    match mode {
+        PaddingMode::Constant(value) => Border::Constant(value),
+        PaddingMode::Reflect => Border::Reflect,
+        PaddingMode::Edge => Border::Edge,
+    }
 }
 
 fn is_random(spec: &TransformSpec) -> bool {
@@ -267,13 +289,19 @@ fn check(spec: &TransformSpec) -> Result<()> {
     }
 }
 
-/// A rectangle of an image, in pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Part {
-    top: usize,
-    left: usize,
-    height: usize,
-    width: usize,
+fn check_normalize(mean: &[f32], std: &[f32], channels: usize) -> Result<()> {
+    for (name, values) in [("mean", mean), ("std", std)] {
+        if values.len() != 1 && values.len() != channels {
+            return Err(Error::input(format!(
+                "normalize: {name} must have 1 or {channels} values, not {}",
+                values.len()
+            )));
+        }
+    }
+    if !mean.iter().all(|mean| mean.is_finite()) || !std.iter().all(|std| std.is_normal() && *std > 0.0) {
+        return Err(Error::input("normalize: mean must be finite, std finite and above 0"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Against torchvision: `tests/golden/transforms.py` made the expected images.
 
 use super::auto_augment::Op;
-use super::color::Change;
 use super::*;
 use crate::data::Image;
+use pixels::color::Change;
 use safetensors::SafeTensors;
 use zoo::random::{Key, stream_of};
 
@@ -64,11 +64,11 @@ fn each_case(kind: &str, tolerance: u8, f: impl Fn(&Image, &[&str]) -> Image) {
     assert!(cases > 0, "no golden case of {kind}");
 }
 
-fn interpolation(name: &str) -> Interpolation {
+fn resampling_named(name: &str) -> Resampling {
     match name {
-        "nearest" => Interpolation::Nearest,
-        "bilinear" => Interpolation::Bilinear,
-        "bicubic" => Interpolation::Bicubic,
+        "nearest" => Resampling::Nearest,
+        "bilinear" => Resampling::Bilinear,
+        "bicubic" => Resampling::Bicubic,
         other => panic!("{other}"),
     }
 }
@@ -86,37 +86,44 @@ fn factor(parts: &[&str]) -> f64 {
 fn resizes_like_torchvision_within_a_level() {
     each_case("resize", 1, |image, arguments| {
         let size = (number(arguments[1]), number(arguments[2]));
-        resize::resize(image, size, interpolation(arguments[0]))
+        pixels::resize::resize(image, size, resampling_named(arguments[0]))
     });
     each_case("resized_crop", 1, |image, arguments| {
         let [top, left, height, width, size] = [1, 2, 3, 4, 5].map(|at| number(arguments[at]));
-        resize::resize_part(image, Part { top, left, height, width }, (size, size), interpolation(arguments[0]))
+        let part = Part { top, left, height, width };
+        pixels::resize::resize_part(image, part, (size, size), resampling_named(arguments[0]))
     });
 }
 
 #[test]
 fn crops_pads_and_flips_like_torchvision() {
-    each_case("center_crop", 0, |image, arguments| crop::center(image, number(arguments[0])));
+    each_case("center_crop", 0, |image, arguments| pixels::crop::center(image, number(arguments[0])));
     each_case("pad", 0, |image, arguments| {
-        let mode = match arguments[0] {
-            "constant" => PaddingMode::Constant(7),
-            "edge" => PaddingMode::Edge,
-            _ => PaddingMode::Reflect,
+        let border = match arguments[0] {
+            "constant" => Border::Constant(7),
+            "edge" => Border::Edge,
+            _ => Border::Reflect,
         };
-        pad::pad(image, 4, mode)
+        pixels::pad::pad(image, 4, border)
     });
-    each_case("flip", 0, |image, _| flip::horizontal(image));
+    each_case("flip", 0, |image, _| flipped(image));
+}
+
+fn flipped(image: &Image) -> Image {
+    let mut image = image.clone();
+    flip::horizontal(&mut image);
+    image
 }
 
 /// One level, because torchvision fuses multiplication and addition where the processor can.
 #[test]
 fn colours_change_like_torchvision() {
-    let change = |image: &Image, change| color::adjust(image, change);
+    let op = |image: &Image, op: Op| op.apply(image.clone(), Resampling::Nearest);
+    let change = |image: &Image, change| op(image, Op::Color(change));
     each_case("brightness", 0, |image, x| change(image, Change::Brightness(factor(x) as f32)));
     each_case("contrast", 1, |image, x| change(image, Change::Contrast(factor(x) as f32)));
     each_case("saturation", 1, |image, x| change(image, Change::Saturation(factor(x) as f32)));
     each_case("hue", 1, |image, x| change(image, Change::Hue(factor(x) as f32)));
-    let op = |image: &Image, op: Op| op.apply(image, Interpolation::Nearest);
     each_case("sharpness", 1, |image, x| op(image, Op::Sharpness(factor(x) as f32)));
     each_case("posterize", 0, |image, _| op(image, Op::Posterize(3)));
     each_case("solarize", 0, |image, _| op(image, Op::Solarize(100.0)));
@@ -135,7 +142,7 @@ fn geometry_is_torchvisions() {
             "TranslateY" => Op::TranslateY(strength),
             _ => Op::Rotate(strength),
         };
-        op.apply(image, interpolation(arguments[0]))
+        op.apply(image.clone(), resampling_named(arguments[0]))
     });
 }
 
@@ -274,7 +281,7 @@ fn random_crops_and_flips_take_every_place() {
     let flips = |p| {
         let pipeline = Pipeline::new(&[TransformSpec::RandomHorizontalFlip { p }], 3).unwrap();
         let original = image("rgb");
-        let flipped = flip::horizontal(&original);
+        let flipped = flipped(&original);
         (0..1000)
             .map(|index| pipeline.augment(vec![original.clone()], &mut draws(index)).unwrap().remove(0))
             .filter(|result| *result == flipped)
@@ -289,7 +296,7 @@ fn jitter_draws_its_ranges_in_every_order() {
     let mut orders = std::collections::BTreeSet::new();
     let mut factors: Vec<f32> = Vec::new();
     for index in 0..1000 {
-        let changes = color::draw_jitter(0.4, 2.0, 0.0, 0.1, &mut draws(index));
+        let changes = jitter::draw(0.4, 2.0, 0.0, 0.1, &mut draws(index));
         orders.insert(changes.iter().map(|change| format!("{change:?}")[..3].to_owned()).collect::<Vec<_>>());
         for change in changes {
             match change {
@@ -303,13 +310,13 @@ fn jitter_draws_its_ranges_in_every_order() {
     assert_eq!(orders.len(), 6, "{orders:?}");
     let mean = factors.iter().sum::<f32>() / factors.len() as f32;
     assert!(factors.iter().all(|factor| (0.6..=1.4).contains(factor)) && (mean - 1.0).abs() < 0.03, "{mean}");
-    assert!(color::draw_jitter(0.0, 0.0, 0.0, 0.0, &mut draws(0)).is_empty());
+    assert!(jitter::draw(0.0, 0.0, 0.0, 0.0, &mut draws(0)).is_empty());
 }
 
 #[test]
 fn erasing_overwrites_one_rectangle_of_every_frame() {
     let spec = |p, value| TransformSpec::RandomErasing { p, scale: (0.02, 0.33), ratio: (0.3, 3.3), value };
-    let frames = vec![image("rgb"), flip::horizontal(&image("rgb"))];
+    let frames = vec![image("rgb"), flipped(&image("rgb"))];
     let pixels = frames[0].height * frames[0].width;
     let run = |spec, index| {
         let pipeline = Pipeline::new(&[spec], 3).unwrap();

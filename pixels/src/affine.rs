@@ -1,14 +1,13 @@
 //! Shearing, moving and turning an image inside its frame; what comes in from outside is black.
 
-use super::Image;
-use zoo::Interpolation;
+use super::{Image, Resampling};
 
 /// From a place in the result to a place in the image, `[a, b, c, d, e, f]`: `x = a x' + b y' + c`, `y = d x' + e y' + f`,
 /// in pixels from the image's middle.
-pub(super) type Matrix = [f64; 6];
+pub type Matrix = [f64; 6];
 
 /// Shears by tangents about the upper left corner.
-pub(super) fn shear(image: &Image, tangent_x: f64, tangent_y: f64) -> Matrix {
+pub fn shear(image: &Image, tangent_x: f64, tangent_y: f64) -> Matrix {
     let (cx, cy) = (-0.5 * image.width as f64, -0.5 * image.height as f64);
     let [sx, sy] = [tangent_x, tangent_y].map(|tangent| tangent.atan().to_degrees().to_radians());
     // torchvision's `_get_inverse_affine_matrix` without rotation, translation and scale.
@@ -20,18 +19,18 @@ pub(super) fn shear(image: &Image, tangent_x: f64, tangent_y: f64) -> Matrix {
 }
 
 /// Moves right and down by whole pixels.
-pub(super) fn translate(right: f64, down: f64) -> Matrix {
+pub fn translate(right: f64, down: f64) -> Matrix {
     [1.0, 0.0, -right, 0.0, 1.0, -down]
 }
 
 /// Turns about the middle, counter-clockwise, in degrees.
-pub(super) fn rotate(degrees: f64) -> Matrix {
+pub fn rotate(degrees: f64) -> Matrix {
     let (sin, cos) = (-degrees.rem_euclid(360.0)).to_radians().sin_cos();
     [cos, sin, 0.0, -sin, cos, 0.0]
 }
 
 /// The image seen through a matrix; nearest or bilinear.
-pub(super) fn transform(image: &Image, matrix: Matrix, interpolation: Interpolation) -> Image {
+pub fn transform(image: &Image, matrix: Matrix, resampling: Resampling) -> Image {
     let (height, width) = (image.height, image.width);
     let (half_w, half_h) = (0.5 * width as f32, 0.5 * height as f32);
     // f32 and this order of operations, because torchvision's choice between two pixels depends on it.
@@ -45,8 +44,8 @@ pub(super) fn transform(image: &Image, matrix: Matrix, interpolation: Interpolat
             let source_x = ((x * a + y * b + c + 1.0) * width as f32 - 1.0) / 2.0;
             let source_y = ((x * d + y * e + f + 1.0) * height as f32 - 1.0) / 2.0;
             for channel in 0..image.channels {
-                pixels.push(match interpolation {
-                    Interpolation::Nearest => {
+                pixels.push(match resampling {
+                    Resampling::Nearest => {
                         at(image, source_y.round_ties_even(), source_x.round_ties_even(), channel) as u8
                     }
                     _ => bilinear(image, source_y, source_x, channel),
