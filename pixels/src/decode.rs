@@ -1,6 +1,6 @@
 //! Decoding images that cannot be trusted.
 
-use super::Image;
+use super::{Image, jpeg};
 use image::{AnimationDecoder, ColorType, DynamicImage, ImageDecoder, ImageFormat, Limits};
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,20 +20,25 @@ pub const MAX_FRAMES: usize = 4096;
 /// What is wrong, to be said behind a file's name: "is truncated: .."; an image may also be none of these, corrupt, or have
 /// more than [`MAX_PIXELS`] or [`MAX_ALLOC`].
 pub fn decode(bytes: &[u8]) -> Result<Image, String> {
+    decode_upper(bytes, |height, _| height)
+}
+
+/// Decodes at least the rows above `rows(height, width)`, which is asked once; the image may end there, where that saves work.
+/// What it has is as [`decode`]'s, bit for bit.
+///
+/// # Errors
+/// As [`decode`]'s. Damage below those rows may stay unnoticed.
+pub fn decode_upper(bytes: &[u8], rows: impl FnOnce(usize, usize) -> usize) -> Result<Image, String> {
     guarded(|| {
         let image = match format_of(bytes)? {
-            ImageFormat::Jpeg => {
-                // The decoder fills what is missing with grey.
-                if !jpeg_is_complete(bytes) {
-                    return Err("is truncated: the JPEG's end is missing".to_owned());
-                }
-                to_dynamic(image::codecs::jpeg::JpegDecoder::new(Cursor::new(bytes)))?
-            }
+            ImageFormat::Jpeg => return jpeg::decode(bytes, rows),
             ImageFormat::Png => to_dynamic(image::codecs::png::PngDecoder::with_limits(Cursor::new(bytes), limits()))?,
             ImageFormat::WebP => to_dynamic(image::codecs::webp::WebPDecoder::new(Cursor::new(bytes)))?,
             _ => to_dynamic(image::codecs::gif::GifDecoder::new(Cursor::new(bytes)))?,
         };
-        Ok(to_rgb(image))
+        let image = to_rgb(image);
+        rows(image.height, image.width);
+        Ok(image)
     })
 }
 
@@ -87,7 +92,7 @@ fn to_dynamic<D: ImageDecoder>(decoder: image::ImageResult<D>) -> Result<Dynamic
     DynamicImage::from_decoder(decoder).map_err(corrupt)
 }
 
-fn check_size(width: u32, height: u32) -> Result<(), String> {
+pub(crate) fn check_size(width: u32, height: u32) -> Result<(), String> {
     match u64::from(width) * u64::from(height) {
         0 => Err("has no pixels".to_owned()),
         pixels if pixels > MAX_PIXELS => {
@@ -126,28 +131,4 @@ fn to_rgb(image: DynamicImage) -> Image {
 /// Runs a decoder; a panic inside it is a corrupt image.
 fn guarded<T>(decode: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| Err("is corrupt: the decoder panicked".to_owned()))
-}
-
-/// Whether the markers of a JPEG lead to its end (EOI) after at least one scan.
-fn jpeg_is_complete(bytes: &[u8]) -> bool {
-    let mut at = 2;
-    let mut scanned = false;
-    // What is not a marker is entropy-coded data of a scan.
-    while let Some(skipped) = bytes.get(at..).and_then(|rest| memchr::memchr(0xff, rest)) {
-        at += skipped + 1;
-        match bytes.get(at) {
-            Some(0xd9) if scanned => return true,
-            // A fill byte, which may begin a marker.
-            Some(0xff) => {}
-            // One without a length, or no marker.
-            Some(0x00 | 0x01 | 0xd0..=0xd9) => at += 1,
-            Some(&marker) => {
-                let Some(length) = bytes.get(at + 1..at + 3) else { return false };
-                scanned |= marker == 0xda;
-                at += 1 + usize::from(u16::from_be_bytes([length[0], length[1]]));
-            }
-            None => return false,
-        }
-    }
-    false
 }

@@ -13,6 +13,7 @@ pub mod color;
 pub mod crop;
 pub mod decode;
 pub mod flip;
+mod jpeg;
 mod normalize;
 pub mod pad;
 pub mod resize;

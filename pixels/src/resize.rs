@@ -177,7 +177,7 @@ impl NullaryFnOnce for Columns<'_> {
                         *sum = sum.wrapping_add(i32::from(*value).wrapping_mul(weight));
                     }
                 }
-                *chunk = sums.map(level);
+                *chunk = std::array::from_fn(|at| level(sums[at]));
             }
             let done = stride - rest.len();
             for (x, value) in (done..).zip(rest) {

@@ -80,40 +80,40 @@ impl Listing {
 fn digests(found: &[Found], format: Format) -> Vec<Result<[u8; 32], String>> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(16);
     let share = found.len().div_ceil(threads).max(1);
-    let digest = |found: &Found| match &found.content {
-        Ok(content) => load(content, format).map(|(_, digest)| digest),
+    let digest_of = |found: &Found| match &found.content {
+        Ok(content) => digest(content, format),
         Err(reason) => Err(reason.clone()),
     };
     std::thread::scope(|scope| {
         let shares: Vec<_> = found
             .chunks(share)
-            .map(|share| scope.spawn(move || share.iter().map(digest).collect::<Vec<_>>()))
+            .map(|share| scope.spawn(move || share.iter().map(digest_of).collect::<Vec<_>>()))
             .collect();
         shares.into_iter().flat_map(|share| share.join().expect("decoders' panics are caught")).collect()
     })
 }
 
-/// The frames that a sample takes, and the sha256 of the files that they come from.
-fn load(content: &Content, format: Format) -> Result<(Vec<Image>, [u8; 32]), String> {
+/// The frames that a sample takes; each file that they come from is shown to `see`.
+fn load(content: &Content, format: Format, mut see: impl FnMut(&[u8])) -> Result<Vec<Image>, String> {
     match (content, format) {
         (Content::Image(path), _) => {
             let bytes = image::read_file(path)?;
-            Ok((vec![decode::decode(&bytes)?], Sha256::digest(&bytes).into()))
+            see(&bytes);
+            Ok(vec![decode::decode(&bytes)?])
         }
         (Content::Animation(path), Format::Clip(frames)) => {
             let bytes = image::read_file(path)?;
+            see(&bytes);
             let all = decode::decode_animation(&bytes)?;
-            let frames = evenly(all.len(), frames).map(|at| all[at].clone()).collect();
-            Ok((frames, Sha256::digest(&bytes).into()))
+            Ok(evenly(all.len(), frames).map(|at| all[at].clone()).collect())
         }
         (Content::Frames(paths), Format::Clip(frames)) => {
-            let mut hash = Sha256::new();
             let mut images: Vec<Image> = Vec::with_capacity(frames);
             for at in evenly(paths.len(), frames) {
                 let name = paths[at].file_name().unwrap_or_default().display();
                 let bytes =
                     image::read_file(&paths[at]).map_err(|reason| format!("has a frame {name} that {reason}"))?;
-                hash.update(Sha256::digest(&bytes));
+                see(&bytes);
                 let frame = decode::decode(&bytes).map_err(|reason| format!("has a frame {name} that {reason}"))?;
                 if let Some(first) = images.first()
                     && (first.height, first.width) != (frame.height, frame.width)
@@ -125,12 +125,22 @@ fn load(content: &Content, format: Format) -> Result<(Vec<Image>, [u8; 32]), Str
                     return Err(format!("is too large: {frames} frames may have {} bytes", image::MAX_ALLOC));
                 }
             }
-            Ok((images, hash.finalize().into()))
+            Ok(images)
         }
         (Content::Animation(_) | Content::Frames(_), Format::Image) => {
             unreachable!("a listing of images holds images")
         }
     }
+}
+
+/// The sha256 of a file, or over those of a clip's frames, all of which can be decoded.
+fn digest(content: &Content, format: Format) -> Result<[u8; 32], String> {
+    let mut files = Vec::new();
+    load(content, format, |bytes| files.push(<[u8; 32]>::from(Sha256::digest(bytes))))?;
+    Ok(match content {
+        Content::Frames(_) => Sha256::digest(files.as_flattened()).into(),
+        Content::Image(_) | Content::Animation(_) => files[0],
+    })
 }
 
 /// `wanted` indices in the middle of as many equal parts of `0..there`.
@@ -163,13 +173,23 @@ impl Dataset for FileSet {
     }
 
     fn frames(&self, index: usize) -> Result<Vec<Image>> {
+        self.upper_frames(index, &mut |height, _| height)
+    }
+
+    fn upper_frames(&self, index: usize, rows: &mut dyn FnMut(usize, usize) -> usize) -> Result<Vec<Image>> {
         let entry = &self.entries[index];
-        match load(&entry.content, self.format) {
-            Ok((frames, _)) => Ok(frames),
-            Err(reason) => {
-                Err(Error::failed(format!("{} {reason}, though it could be read when the set was opened", entry.id)))
+        let frames = match &entry.content {
+            Content::Image(path) => {
+                let image = image::read_file(path).and_then(|bytes| decode::decode_upper(&bytes, rows));
+                image.map(|image| vec![image])
             }
-        }
+            content => load(content, self.format, |_| ()).inspect(|frames| {
+                rows(frames[0].height, frames[0].width);
+            }),
+        };
+        frames.map_err(|reason| {
+            Error::failed(format!("{} {reason}, though it could be read when the set was opened", entry.id))
+        })
     }
 
     fn digest(&self, index: usize) -> [u8; 32] {

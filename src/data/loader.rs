@@ -224,8 +224,13 @@ impl Plan {
             let key =
                 Key { seed: self.seed.unwrap_or(0), stream: stream_of("augment"), step: epoch, index: index as u64 };
             let mut draws = Stream::new(key);
-            let frames = self.dataset.frames(index)?;
-            let frames = self.pipeline.augment(frames, &mut draws).map_err(|error| self.name(index, error))?;
+            let mut view = None;
+            let frames = self.dataset.upper_frames(index, &mut |height, width| {
+                view.insert(self.pipeline.view(height, width, &mut draws)).rows
+            })?;
+            let view = view.expect("the set asks which rows it needs");
+            let frames =
+                self.pipeline.augment_view(frames, view, &mut draws).map_err(|error| self.name(index, error))?;
             let this = (frames.len(), frames[0].height, frames[0].width);
             let expected = *shape.get_or_insert(this);
             if this != expected {
@@ -243,9 +248,10 @@ impl Plan {
                         this.2
                     )));
                 }
-                values.resize(indices.len() * sample, 0.0);
+                values.reserve_exact(indices.len() * sample);
             }
-            self.pipeline.write(&frames, &mut draws, &mut values[at * sample..][..sample]);
+            values.resize((at + 1) * sample, 0.0);
+            self.pipeline.write(&frames, &mut draws, &mut values[at * sample..]);
             labels.push(self.dataset.label(index));
         }
         let (frames, height, width) = shape.expect("a batch has a sample");

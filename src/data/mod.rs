@@ -51,6 +51,17 @@ pub trait Dataset: Send + Sync {
     /// [`Error::Failed`] where a file can no longer be read.
     fn frames(&self, index: usize) -> Result<Vec<Image>>;
 
+    /// As [`Self::frames`], but frames may end below the rows above `rows(height, width)`, which is asked once, where that
+    /// saves work.
+    ///
+    /// # Errors
+    /// As [`Self::frames`]'s.
+    fn upper_frames(&self, index: usize, rows: &mut dyn FnMut(usize, usize) -> usize) -> Result<Vec<Image>> {
+        let frames = self.frames(index)?;
+        rows(frames[0].height, frames[0].width);
+        Ok(frames)
+    }
+
     /// sha256 of the sample's content: of the file as it was when the set was opened, or of the pixels.
     fn digest(&self, index: usize) -> [u8; 32];
 }

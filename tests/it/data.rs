@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use tempfile::TempDir;
 use zoo::Interpolation;
+use zoo::random::{Key, Stream};
 
 // ---- making files ----
 
@@ -743,6 +744,37 @@ fn batches_are_the_same_for_any_workers_and_from_anywhere() {
         }
     }
     assert!(expected.iter().any(|(.., targets)| targets.iter().any(|&target| target > 0.0 && target < 1.0)));
+}
+
+/// The rows below a crop are not decoded, which changes no bit of it.
+#[test]
+fn crops_of_files_are_those_of_whole_images() {
+    let folder = TempDir::new().unwrap();
+    for number in 0..6 {
+        for part in ["train", "val"] {
+            let bytes = encoded(&picture(number, 40, 160), ImageFormat::Jpeg);
+            put(&folder.path().join(format!("{part}/a/{number}.jpg")), &bytes);
+        }
+    }
+    let data = data::open(&folder_source(&folder), BadImage::Fail).unwrap();
+    let upper = data.train.upper_frames(0, &mut |height, _| height / 8).unwrap();
+    assert!(upper[0].height < 160, "work is saved");
+    let options = LoaderOptions { batch_size: 6, workers: 2, ..LoaderOptions::default() };
+    let loader = Loader::training(Arc::clone(&data.train), augmenting(), Batchwise::default(), &options, 7).unwrap();
+    for epoch in 0..20 {
+        let batch = loader.epoch(epoch, 0).unwrap().next().unwrap().unwrap();
+        let mut whole = Vec::new();
+        for &index in &batch.indices {
+            let stream = zoo::random::stream_of("augment");
+            let mut draws = Stream::new(Key { seed: 7, stream, step: epoch, index: index as u64 });
+            let frames = augmenting().augment(data.train.frames(index).unwrap(), &mut draws).unwrap();
+            let mut values = vec![0.0f32; 3 * 16 * 16];
+            augmenting().write(&frames, &mut draws, &mut values);
+            whole.extend(values.into_iter().map(f32::to_bits));
+        }
+        let images = batch.images.permute((0, 2, 3, 1)).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert!(images.into_iter().map(f32::to_bits).eq(whole), "epoch {epoch}");
+    }
 }
 
 #[test]

@@ -82,7 +82,13 @@ fn imports_point_downward() {
         ("diagnostic", &[]),
     ];
     assert_edges("resnet-macros/codegen/src/", &["crate"], codegen, &["diagnostic"]);
-    let pixels: Edges = &[("resize", &["crop"]), ("crop", &[]), ("color", &[]), ("decode", &[])];
+    let pixels: Edges = &[
+        ("resize", &["crop"]),
+        ("crop", &[]),
+        ("color", &[]),
+        ("decode", &["jpeg"]),
+        ("jpeg", &["decode", "channels"]),
+    ];
     assert_edges("pixels/src/", &["crate"], pixels, &[]);
 }
 

@@ -31,6 +31,14 @@ pub struct Pipeline {
     erasing: Vec<TransformSpec>,
 }
 
+/// What a pipeline looks at of a sample, known from its size alone.
+pub(super) struct View {
+    /// What the first transform takes, where that is drawn.
+    part: Option<Part>,
+    /// The rows from the top that hold all of it.
+    pub rows: usize,
+}
+
 /// The transforms that a model's card asks for in evaluation.
 pub fn evaluation(preprocess: &Preprocess) -> Vec<TransformSpec> {
     vec![
@@ -96,8 +104,32 @@ impl Pipeline {
     /// # Errors
     /// [`Error::Failed`] where an image is too small for a crop or a reflection.
     pub fn augment(&self, frames: Vec<Image>, draws: &mut Stream) -> Result<Vec<Image>> {
-        let mut frames: Vec<Image> = frames.into_iter().map(|frame| channels::convert(frame, self.channels)).collect();
-        for step in &self.steps {
+        let view = self.view(frames[0].height, frames[0].width, draws);
+        self.augment_view(frames, view, draws)
+    }
+
+    /// What [`Self::augment`] will look at of frames of this size.
+    pub(super) fn view(&self, height: usize, width: usize, draws: &mut Stream) -> View {
+        let part = match self.steps.first() {
+            Some(&TransformSpec::RandomResizedCrop { scale, ratio, .. }) => {
+                Some(crop::draw_resized(height, width, scale, ratio, draws))
+            }
+            _ => None,
+        };
+        View { part, rows: part.map_or(height, |part| part.top + part.height) }
+    }
+
+    /// Goes on from a [`View`] of frames, which need its rows only.
+    pub(super) fn augment_view(&self, frames: Vec<Image>, view: View, draws: &mut Stream) -> Result<Vec<Image>> {
+        let mut frames = each(frames, |frame| channels::convert(frame, self.channels));
+        let mut steps = &self.steps[..];
+        if let (Some(part), [TransformSpec::RandomResizedCrop { size, interpolation, .. }, rest @ ..]) =
+            (view.part, steps)
+        {
+            frames = resize_part(frames, part, *size, *interpolation);
+            steps = rest;
+        }
+        for step in steps {
             frames = apply(step, frames, draws)?;
         }
         Ok(frames)
@@ -131,8 +163,7 @@ fn apply(step: &TransformSpec, frames: Vec<Image>, draws: &mut Stream) -> Result
     Ok(match *step {
         TransformSpec::RandomResizedCrop { size, scale, ratio, interpolation } => {
             let part = crop::draw_resized(height, width, scale, ratio, draws);
-            let resampling = resampling(interpolation);
-            each(frames, |frame| pixels::resize::resize_part(&frame, part, (size, size), resampling))
+            resize_part(frames, part, size, interpolation)
         }
         TransformSpec::Resize { size, interpolation } => {
             let size = resize::target(size, height, width)?;
@@ -174,6 +205,10 @@ fn apply(step: &TransformSpec, frames: Vec<Image>, draws: &mut Stream) -> Result
             unreachable!("a pipeline keeps what works on values apart")
         }
     })
+}
+
+fn resize_part(frames: Vec<Image>, part: Part, size: usize, interpolation: Interpolation) -> Vec<Image> {
+    each(frames, |frame| pixels::resize::resize_part(&frame, part, (size, size), resampling(interpolation)))
 }
 
 fn each(frames: Vec<Image>, f: impl FnMut(Image) -> Image) -> Vec<Image> {
