@@ -12,25 +12,24 @@ pub fn crop(image: &Image, part: Part) -> Image {
     Image::new(part.height, part.width, image.channels, pixels)
 }
 
-/// The central `size` x `size` pixels. What a smaller image lacks is black, the odd pixel of it on the right and below; a
-/// half pixel of the corner's place is rounded to the even one, as Python does.
+/// The central `size` x `size` pixels. What a smaller image lacks is black, the odd pixel of it on the right and below.
 pub fn center(image: &Image, size: usize) -> Image {
-    let (top, above) = anchor(image.height, size);
-    let (left, before) = anchor(image.width, size);
-    let (height, width) = (size.min(image.height), size.min(image.width));
-    let part = crop(image, Part { top, left, height, width });
-    if (height, width) == (size, size) {
+    let part = crop(image, central((image.height, image.width), size));
+    if (part.height, part.width) == (size, size) {
         return part;
     }
+    let (above, before) = ((size - part.height) / 2, (size - part.width) / 2);
     let mut pixels = vec![0; size * size * image.channels];
-    for y in 0..height {
+    for y in 0..part.height {
         let start = ((above + y) * size + before) * image.channels;
-        pixels[start..start + width * image.channels].copy_from_slice(part.row(y));
+        pixels[start..start + part.width * image.channels].copy_from_slice(part.row(y));
     }
     Image::new(size, size, image.channels, pixels)
 }
 
-/// Where along one side a central crop begins, and how much padding comes before it.
-fn anchor(side: usize, size: usize) -> (usize, usize) {
-    if side < size { (0, (size - side) / 2) } else { (((side - size) as f64 / 2.0).round_ties_even() as usize, 0) }
+/// What [`center`] keeps of an image of `(height, width)`; a half pixel of its corner's place is rounded to the even one, as
+/// Python does.
+pub fn central((height, width): (usize, usize), size: usize) -> Part {
+    let corner = |side: usize| (side.saturating_sub(size) as f64 / 2.0).round_ties_even() as usize;
+    Part { top: corner(height), left: corner(width), height: size.min(height), width: size.min(width) }
 }

@@ -6,6 +6,7 @@
 use super::{Image, Part, Resampling};
 use crate::crop;
 use pulp::NullaryFnOnce;
+use std::ops::Range;
 
 /// Bits behind the point of a weight: 8 stay for the pixel and 2 for sign and overshoot.
 const PRECISION: u32 = 32 - 8 - 2;
@@ -16,51 +17,67 @@ const LANES: usize = 32;
 
 /// The image at `(height, width)`.
 pub fn resize(image: &Image, size: (usize, usize), resampling: Resampling) -> Image {
-    let whole = Part { top: 0, left: 0, height: image.height, width: image.width };
-    resize_part(image, whole, size, resampling)
+    resize_part(image, whole((image.height, image.width)), size, resampling)
 }
 
 /// A part of the image at `(height, width)`; pixels outside the part count for nothing, nor are they read.
 pub fn resize_part(image: &Image, part: Part, size: (usize, usize), resampling: Resampling) -> Image {
+    window_of(image, part, size, whole(size), resampling)
+}
+
+/// What [`crop`] takes of the image at `(height, width)`: only that is computed.
+pub fn resize_window(image: &Image, size: (usize, usize), window: Part, resampling: Resampling) -> Image {
+    window_of(image, whole((image.height, image.width)), size, window, resampling)
+}
+
+fn whole((height, width): (usize, usize)) -> Part {
+    Part { top: 0, left: 0, height, width }
+}
+
+/// A window of what a part of the image becomes at `size`.
+fn window_of(image: &Image, part: Part, size: (usize, usize), window: Part, resampling: Resampling) -> Image {
     match resampling {
-        Resampling::Nearest => nearest(image, part, size),
-        Resampling::Bilinear => filtered(image, part, size, &Filter { support: 1.0, weight: triangle }),
-        Resampling::Bicubic => filtered(image, part, size, &Filter { support: 2.0, weight: cubic }),
+        Resampling::Nearest => nearest(image, part, size, window),
+        Resampling::Bilinear => filtered(image, part, size, window, &Filter { support: 1.0, weight: triangle }),
+        Resampling::Bicubic => filtered(image, part, size, window, &Filter { support: 2.0, weight: cubic }),
     }
 }
 
-fn nearest(image: &Image, part: Part, (height, width): (usize, usize)) -> Image {
+fn nearest(image: &Image, part: Part, (height, width): (usize, usize), window: Part) -> Image {
     let source = |at: usize, from: usize, to: usize| ((at as f64 + 0.5) * from as f64 / to as f64) as usize;
-    let mut pixels = Vec::with_capacity(height * width * image.channels);
-    for y in 0..height {
-        for x in 0..width {
+    let mut pixels = Vec::with_capacity(window.height * window.width * image.channels);
+    for y in window.top..window.top + window.height {
+        for x in window.left..window.left + window.width {
             let (down, right) = (source(y, part.height, height), source(x, part.width, width));
             pixels.extend_from_slice(image.pixel(part.top + down, part.left + right));
         }
     }
-    Image::new(height, width, image.channels, pixels)
+    Image::new(window.height, window.width, image.channels, pixels)
 }
 
-fn filtered(image: &Image, part: Part, (height, width): (usize, usize), filter: &Filter) -> Image {
-    let rows = if part.width == width {
-        crop::crop(image, part)
+fn filtered(image: &Image, part: Part, (height, width): (usize, usize), window: Part, filter: &Filter) -> Image {
+    let (down, across) = (window.top..window.top + window.height, window.left..window.left + window.width);
+    let columns = (part.height != height).then(|| filter.taps(part.height, height, down.clone()));
+    // The rows of the part that the window is made of.
+    let rows = columns.as_ref().map_or(down, |taps| taps.span(part.height));
+    let part = Part { top: part.top + rows.start, height: rows.len(), ..part };
+    let resized = if part.width == width {
+        crop::crop(image, Part { left: part.left + across.start, width: across.len(), ..part })
     } else {
-        let taps = &filter.taps(part.width, width);
-        let mut pixels = vec![0; part.height.next_multiple_of(VECTOR) * width * image.channels];
+        let taps = &filter.taps(part.width, width, across);
+        let mut pixels = vec![0; part.height.next_multiple_of(VECTOR) * window.width * image.channels];
         match image.channels {
             1 => pulp::Arch::new().dispatch(Rows::<1, 1> { image, part, taps, pixels: &mut pixels }),
             _ => pulp::Arch::new().dispatch(Rows::<3, 4> { image, part, taps, pixels: &mut pixels }),
         }
-        pixels.truncate(part.height * width * image.channels);
-        Image::new(part.height, width, image.channels, pixels)
+        pixels.truncate(part.height * window.width * image.channels);
+        Image::new(part.height, window.width, image.channels, pixels)
     };
-    if part.height == height {
-        return rows;
-    }
-    let taps = &filter.taps(part.height, height);
-    let mut pixels = vec![0; height * width * image.channels];
-    pulp::Arch::new().dispatch(Columns { image: &rows, taps, pixels: &mut pixels });
-    Image::new(height, width, image.channels, pixels)
+    let Some(mut taps) = columns else { return resized };
+    taps.first.iter_mut().for_each(|first| *first -= rows.start);
+    let mut pixels = vec![0; window.height * window.width * image.channels];
+    pulp::Arch::new().dispatch(Columns { image: &resized, taps: &taps, pixels: &mut pixels });
+    Image::new(window.height, window.width, image.channels, pixels)
 }
 
 /// Values of a vector of 32-bit numbers, on CPUs with AVX2.
@@ -208,14 +225,20 @@ struct Taps {
 }
 
 impl Taps {
+    /// All pixels of a side of `from` that any result is made of.
+    fn span(&self, from: usize) -> Range<usize> {
+        let (first, last) = (self.first.first().copied(), self.first.last().copied());
+        first.unwrap_or(0)..last.map_or(0, |last| (last + self.count).min(from))
+    }
+
     fn iter(&self) -> impl Iterator<Item = (usize, &[i32])> {
         self.first.iter().copied().zip(self.weights.chunks_exact(self.count))
     }
 }
 
 impl Filter {
-    /// For each pixel of a side of `to`, what it takes of a side of `from`.
-    fn taps(&self, from: usize, to: usize) -> Taps {
+    /// For pixels `wanted` of a side of `to`, what they take of a side of `from`.
+    fn taps(&self, from: usize, to: usize, wanted: Range<usize>) -> Taps {
         let scale = from as f64 / to as f64;
         let widened = scale.max(1.0);
         let reach = self.support * widened;
@@ -224,10 +247,10 @@ impl Filter {
             let first = (center - reach + 0.5).max(0.0) as usize;
             (center, first..((center + reach + 0.5) as usize).min(from))
         };
-        let most = (0..to).map(|at| in_reach(at).1.len()).max().expect("a side has a pixel");
+        let most = wanted.clone().map(|at| in_reach(at).1.len()).max().expect("a side has a pixel");
         let count = most.next_multiple_of(2);
-        let mut taps = Taps { count, first: Vec::with_capacity(to), weights: vec![0; to * count] };
-        for (at, fixed) in taps.weights.chunks_exact_mut(count).enumerate() {
+        let mut taps = Taps { count, first: Vec::with_capacity(wanted.len()), weights: vec![0; wanted.len() * count] };
+        for (at, fixed) in wanted.zip(taps.weights.chunks_exact_mut(count)) {
             let (center, pixels) = in_reach(at);
             let first = pixels.start.min(from.saturating_sub(count));
             taps.first.push(first);
@@ -320,8 +343,18 @@ mod tests {
                             true => rows,
                             false => plain(&rows, whole, to_height, &filter, false),
                         };
-                        let found = resize_part(&image, part, (to_height, to_width), resampling);
+                        let size = (to_height, to_width);
+                        let found = resize_part(&image, part, size, resampling);
                         assert!(found == expected, "{channels} channels, {part:?} to {to_height} x {to_width}");
+                        let window = Part {
+                            top: to_height / 3,
+                            left: to_width / 4,
+                            height: to_height.div_ceil(2),
+                            width: to_width.div_ceil(3),
+                        };
+                        let found = resize_window(&image, size, window, resampling);
+                        let expected = crop::crop(&resize(&image, size, resampling), window);
+                        assert!(found == expected, "{channels} channels, {window:?} of {to_height} x {to_width}");
                     }
                 }
             }

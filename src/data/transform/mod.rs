@@ -129,8 +129,15 @@ impl Pipeline {
             frames = resize_part(frames, part, *size, *interpolation);
             steps = rest;
         }
-        for step in steps {
-            frames = apply(step, frames, draws)?;
+        while let [step, rest @ ..] = steps {
+            (frames, steps) = match (step, rest) {
+                // What the crop drops need not be computed.
+                (
+                    &TransformSpec::Resize { size, interpolation },
+                    [TransformSpec::CenterCrop { size: side }, rest @ ..],
+                ) => (resize_center(frames, size, *side, interpolation)?, rest),
+                _ => (apply(step, frames, draws)?, rest),
+            };
         }
         Ok(frames)
     }
@@ -209,6 +216,13 @@ fn apply(step: &TransformSpec, frames: Vec<Image>, draws: &mut Stream) -> Result
 
 fn resize_part(frames: Vec<Image>, part: Part, size: usize, interpolation: Interpolation) -> Vec<Image> {
     each(frames, |frame| pixels::resize::resize_part(&frame, part, (size, size), resampling(interpolation)))
+}
+
+fn resize_center(frames: Vec<Image>, to: ResizeTo, side: usize, interpolation: Interpolation) -> Result<Vec<Image>> {
+    let size = resize::target(to, frames[0].height, frames[0].width)?;
+    let part = pixels::crop::central(size, side);
+    let resized = |frame: &Image| pixels::resize::resize_window(frame, size, part, resampling(interpolation));
+    Ok(each(frames, |frame| pixels::crop::center(&resized(&frame), side)))
 }
 
 fn each(frames: Vec<Image>, f: impl FnMut(Image) -> Image) -> Vec<Image> {

@@ -407,6 +407,27 @@ fn a_cards_evaluation_is_resize_crop_normalize() {
     assert_eq!(values[2], (f32::from(frames[0].pixels[2]) / 255.0 - 0.3) / 0.4);
 }
 
+/// Whether the crop falls inside, outside, or both.
+#[test]
+fn a_resize_before_a_crop_computes_what_the_crop_keeps() {
+    for (to, side) in [
+        (ResizeTo::Shorter(12), 10),
+        (ResizeTo::Shorter(40), 17),
+        (ResizeTo::Shorter(9), 11),
+        (ResizeTo::Exact(20, 8), 12),
+        (ResizeTo::Exact(5, 6), 13),
+    ] {
+        for interpolation in [Interpolation::Nearest, Interpolation::Bilinear, Interpolation::Bicubic] {
+            let steps = [TransformSpec::Resize { size: to, interpolation }, TransformSpec::CenterCrop { size: side }];
+            let run = |steps: &[TransformSpec], frames| {
+                Pipeline::new(steps, 3).unwrap().augment(frames, &mut draws(0)).unwrap()
+            };
+            let apart = run(&steps[1..], run(&steps[..1], vec![image("rgb"); 2]));
+            assert!(run(&steps, vec![image("rgb"); 2]) == apart, "{steps:?}");
+        }
+    }
+}
+
 #[test]
 fn wrong_pipelines_are_told() {
     let wrong = |specs: &[TransformSpec], rule: &str| match Pipeline::new(specs, 3) {
