@@ -190,3 +190,28 @@ fn wrong_input_says_what_to_do() {
         assert!(output.stdout.is_empty(), "{arguments:?}");
     }
 }
+
+#[test]
+fn batches_of_a_folder_are_measured() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for part in ["train", "val"] {
+        let class = folder.path().join(part).join("a");
+        std::fs::create_dir_all(&class).expect("made");
+        for number in 0..5 {
+            let path = class.join(format!("{number}.jpg"));
+            image::RgbImage::from_fn(40, 30, |x, y| image::Rgb([x as u8, y as u8, number])).save(path).expect("saved");
+        }
+    }
+    let path = folder.path().display().to_string();
+    let result = cli::json(folder.path(), &["bench", "data", &path, "--batch", "2", "--size", "16", "--workers", "2"]);
+    for (key, expected) in [("batch", 2), ("size", 16), ("workers", 2), ("samples", 5)] {
+        assert_eq!(result[key], expected, "{result}");
+    }
+    assert_eq!(result["bench"], "data");
+    let number = |key: &str| result[key].as_f64().expect("a number");
+    assert!(number("img_s") > 0.0 && number("best_img_s") >= number("img_s") && number("jpeg_kib") > 0.0, "{result}");
+
+    let output = zoo(folder.path(), &["bench", "data", &path, "--batch", "6"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("fewer than a batch of 6"), "{}", stderr(&output));
+}

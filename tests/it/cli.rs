@@ -34,7 +34,7 @@ pub(super) fn json(folder: &Path, arguments: &[&str]) -> Value {
 
 #[test]
 fn every_command_teaches_by_example() {
-    let commands: [&[&str]; 18] = [
+    let commands: [&[&str]; 19] = [
         &[],
         &["run"],
         &["resume"],
@@ -52,6 +52,7 @@ fn every_command_teaches_by_example() {
         &["bench", "train"],
         &["bench", "infer"],
         &["bench", "ops"],
+        &["bench", "data"],
         &["bench", "compare"],
     ];
     for command in commands {

@@ -2,6 +2,7 @@
 
 mod against;
 mod ceiling;
+mod data;
 mod infer;
 mod measure;
 mod op_result;
@@ -19,9 +20,10 @@ Examples:
   resnet-zoo bench train resnet34                      training steps on synthetic batches of 16
   resnet-zoo bench infer resnet50 --batch 1 --json     one JSON line, with the keys of the scripts in benches/peers
   resnet-zoo bench ops resnet34                        which layer, which pass falls short of the ceiling
+  resnet-zoo bench data photos --workers 2             batches of the photos in class folders
   resnet-zoo bench compare ours.jsonl --against torch.jsonl
 
-Batches are synthetic and nothing is recorded. Where a machine did other work meanwhile, a warning says so.";
+But for `data`, batches are synthetic. Nothing is recorded. Where a machine did other work meanwhile, a warning says so.";
 
 /// What is measured.
 #[derive(Debug, Subcommand)]
@@ -32,6 +34,8 @@ pub(super) enum Bench {
     Infer(infer::Arguments),
     /// Convolutions, norms and pools of a model one by one, beside what the machine can do at most
     Ops(ops::Arguments),
+    /// Training batches of image files: decode, crop, resize, flip, jitter, normalise
+    Data(data::Arguments),
     /// Results in files beside those of other frameworks
     Compare(against::Arguments),
 }
@@ -41,6 +45,7 @@ pub(super) fn run(bench: &Bench, context: &mut Context) -> Result<()> {
         Bench::Train(arguments) => train::run(arguments, context),
         Bench::Infer(arguments) => infer::run(arguments, context),
         Bench::Ops(arguments) => ops::run(arguments, context),
+        Bench::Data(arguments) => data::run(arguments, context),
         Bench::Compare(arguments) => against::run(arguments, context),
     }
 }
