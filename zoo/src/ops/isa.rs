@@ -55,6 +55,31 @@ impl Isa {
     }
 }
 
+/// Runs `f`, compiled for the instructions that this process uses: loops in it are vectorised for them. What is
+/// computed stays the same, bit for bit, because the compiler neither reorders nor fuses floating-point operations.
+#[inline(always)]
+pub(crate) fn vectorised<R>(f: impl FnOnce() -> R) -> R {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx512f")]
+        fn avx512<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        #[target_feature(enable = "avx2,fma")]
+        fn avx2<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        match Isa::chosen() {
+            // SAFETY: `chosen` names only what the CPU has.
+            Ok(Isa::Avx512) => return unsafe { avx512(f) },
+            // SAFETY: as above.
+            Ok(Isa::Avx2) => return unsafe { avx2(f) },
+            Ok(Isa::Portable) | Err(_) => {}
+        }
+    }
+    f()
+}
+
 fn resolve(wanted: Option<&str>, available: &[Isa]) -> std::result::Result<Isa, String> {
     let Some(wanted) = wanted else { return Ok(available[0]) };
     let known = [Isa::Avx512, Isa::Avx2, Isa::Portable];

@@ -3,6 +3,7 @@
 
 use super::{Epilogue, Extent};
 use crate::ops::activation::cpu::{rectified, rectify};
+use crate::ops::isa::vectorised;
 use crate::ops::node::{Gradients, TASK, record, values};
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
@@ -110,6 +111,7 @@ impl Moments {
         Moments { count: 0., mean: vec![0.; channels], squares: vec![0.; channels] }
     }
 
+    #[inline(always)]
     fn of_rows(x: &[f32], channels: usize) -> Self {
         let mut moments = Moments::none(channels);
         let (mut sum, mut squares) = (vec![0f32; channels], vec![0f32; channels]);
@@ -205,6 +207,7 @@ impl Task {
 
 /// Results in the order of the tasks.
 fn in_parallel<R: Send>(tasks: &[Task], run: impl Fn(&Task) -> R + Sync + Send) -> Vec<R> {
+    let run = |task: &Task| vectorised(|| run(task));
     if tasks.len() < 2 { tasks.iter().map(run).collect() } else { tasks.par_iter().map(run).collect() }
 }
 
@@ -214,10 +217,11 @@ fn in_parallel_with<R: Send>(
     pieces: Vec<&mut [f32]>,
     run: impl Fn(&Task, &mut [f32]) -> R + Sync + Send,
 ) -> Vec<R> {
+    let run = |(task, piece): (&Task, &mut [f32])| vectorised(|| run(task, piece));
     if tasks.len() < 2 {
-        tasks.iter().zip(pieces).map(|(task, piece)| run(task, piece)).collect()
+        tasks.iter().zip(pieces).map(run).collect()
     } else {
-        tasks.par_iter().zip(pieces).map(|(task, piece)| run(task, piece)).collect()
+        tasks.par_iter().zip(pieces).map(run).collect()
     }
 }
 
@@ -470,6 +474,7 @@ impl Sums {
         Sums { g: vec![0.; channels], g_deviation: vec![0.; channels] }
     }
 
+    #[inline(always)]
     fn of_rows(x: &[f32], g: &[f32], mask: Option<&[f32]>, mean: &[f32], masked_out: &mut [f32]) -> Self {
         let channels = mean.len();
         let mut sums = Sums::none(channels);

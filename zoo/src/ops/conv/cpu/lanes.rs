@@ -11,6 +11,8 @@ pub(super) trait Lanes: Copy {
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
+    /// Fetches the cache line at `at`, which will be written; any address will do.
+    unsafe fn prefetch(at: *const f32);
     /// `self + x * y`.
     unsafe fn add_product(self, x: Self, y: Self) -> Self;
 }
@@ -92,6 +94,11 @@ mod x86 {
             unsafe { _mm512_mul_ps(self, other) }
         }
         #[inline(always)]
+        unsafe fn prefetch(at: *const f32) {
+            // SAFETY: a hint, which every x86-64 knows or ignores, and which never faults.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(at.cast()) }
+        }
+        #[inline(always)]
         unsafe fn add_product(self, x: Self, y: Self) -> Self {
             // SAFETY: the caller has AVX-512F.
             unsafe { _mm512_fmadd_ps(x, y, self) }
@@ -131,6 +138,11 @@ mod x86 {
             unsafe { _mm256_mul_ps(self, other) }
         }
         #[inline(always)]
+        unsafe fn prefetch(at: *const f32) {
+            // SAFETY: a hint, which every x86-64 knows or ignores, and which never faults.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(at.cast()) }
+        }
+        #[inline(always)]
         unsafe fn add_product(self, x: Self, y: Self) -> Self {
             // SAFETY: the caller has AVX2 and FMA.
             unsafe { _mm256_fmadd_ps(x, y, self) }
@@ -167,6 +179,8 @@ impl Lanes for [f32; 4] {
     unsafe fn mul(self, other: Self) -> Self {
         std::array::from_fn(|i| self[i] * other[i])
     }
+    #[inline(always)]
+    unsafe fn prefetch(_: *const f32) {}
     #[inline(always)]
     unsafe fn add_product(self, x: Self, y: Self) -> Self {
         // Where the target has no fused multiply-add, `mul_add` would be a call into the maths library.

@@ -133,6 +133,13 @@ unsafe fn run<L: Lanes, const M: usize, const V: usize, const TRANSPOSED: bool>(
         let (pitch, step) = if TRANSPOSED { (1, tile.step) } else { (PITCH, 1) };
         let mut sums = [[L::splat(0.0); V]; M];
         let (mut a, mut b) = (tile.a, tile.b);
+        // Where the sums will go is on its way while they are summed.
+        for i in 0..M {
+            let c = tile.c.wrapping_add(*tile.rows.add(i));
+            for v in 0..V {
+                L::prefetch(c.wrapping_add(v * L::WIDTH));
+            }
+        }
         for _ in 0..tile.depth {
             let line: [L; V] = std::array::from_fn(|v| L::load(b.add(v * L::WIDTH)));
             for (i, row) in sums.iter_mut().enumerate() {
