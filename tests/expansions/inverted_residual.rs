@@ -7,7 +7,7 @@ use ::zoo::candle_nn::{ModuleT, VarBuilder};
 use ::zoo::nn::{
     Activation, BatchNorm, Conv2d, ConvConfig, DropPath, Dropout, Linear, NormConfig,
     SqueezeExcite, add_activation, channels_first, channels_last, global_avg_pool,
-    segment,
+    segment, stage,
 };
 use ::zoo::{Entry, FeatureCard, Features, Interpolation, Model, ModelCard, Preprocess};
 /// What the spec says about this architecture.
@@ -139,30 +139,9 @@ impl InvertedResidual {
                 self.bn1.forward_t(&x, Activation::Silu, train)
             },
         )?;
-        let c2 = segment(
-            &x,
-            |x| {
-                self.layer1
-                    .iter()
-                    .try_fold(x.clone(), |x, block| block.forward_t(&x, train))
-            },
-        )?;
-        let c3 = segment(
-            &c2,
-            |x| {
-                self.layer2
-                    .iter()
-                    .try_fold(x.clone(), |x, block| block.forward_t(&x, train))
-            },
-        )?;
-        let c4 = segment(
-            &c3,
-            |x| {
-                self.layer3
-                    .iter()
-                    .try_fold(x.clone(), |x, block| block.forward_t(&x, train))
-            },
-        )?;
+        let c2 = stage(&x, &self.layer1, |block, x| block.forward_t(x, train))?;
+        let c3 = stage(&c2, &self.layer2, |block, x| block.forward_t(x, train))?;
+        let c4 = stage(&c3, &self.layer3, |block, x| block.forward_t(x, train))?;
         Ok([c2, c3, c4])
     }
 }

@@ -6,7 +6,7 @@ use ::zoo::candle_core::{Result, Tensor};
 use ::zoo::candle_nn::{ModuleT, VarBuilder};
 use ::zoo::nn::{
     Activation, Conv2d, ConvConfig, Dropout, GroupNorm, MaxPool, NormConfig,
-    add_activation, channels_first, channels_last, segment,
+    add_activation, channels_first, channels_last, segment, stage,
 };
 use ::zoo::{Entry, FeatureCard, Features, Interpolation, Model, ModelCard, Preprocess};
 /// What the spec says about this architecture.
@@ -140,30 +140,9 @@ impl Preactivation {
                 self.maxpool.forward(&x)
             },
         )?;
-        let c2 = segment(
-            &x,
-            |x| {
-                self.layer1
-                    .iter()
-                    .try_fold(x.clone(), |x, block| block.forward_t(&x, train))
-            },
-        )?;
-        let c3 = segment(
-            &c2,
-            |x| {
-                self.layer2
-                    .iter()
-                    .try_fold(x.clone(), |x, block| block.forward_t(&x, train))
-            },
-        )?;
-        let c4 = segment(
-            &c3,
-            |x| {
-                self.layer3
-                    .iter()
-                    .try_fold(x.clone(), |x, block| block.forward_t(&x, train))
-            },
-        )?;
+        let c2 = stage(&x, &self.layer1, |block, x| block.forward_t(x, train))?;
+        let c3 = stage(&c2, &self.layer2, |block, x| block.forward_t(x, train))?;
+        let c4 = stage(&c3, &self.layer3, |block, x| block.forward_t(x, train))?;
         Ok([c2, c3, c4])
     }
 }

@@ -10,6 +10,7 @@ mod linear;
 mod norm;
 mod pool;
 mod squeeze_excite;
+mod stage;
 
 pub use crate::ops::segment;
 pub use crate::ops::{Activation, adaptive_avg_pool, add_activation, global_avg_pool, pad_shortcut};
@@ -22,6 +23,7 @@ pub use linear::Linear;
 pub use norm::{BatchNorm, GroupNorm, NormConfig};
 pub use pool::{AvgPool, AvgPool1d, AvgPool2d, AvgPool3d, MaxPool, MaxPool1d, MaxPool2d, MaxPool3d};
 pub use squeeze_excite::SqueezeExcite;
+pub use stage::stage;
 
 #[cfg(test)]
 mod tests;

@@ -33,6 +33,7 @@ pub(super) fn expand(module: &mut Module<'_>) -> TokenStream {
     module.nn.insert("channels_first");
     module.nn.insert("channels_last");
     module.nn.insert("segment");
+    module.nn.insert("stage");
     quote! {
         #[doc = " The network for a table of models."]
         pub const ENTRY: Entry = Entry { card: &CARD, build: #build };
@@ -76,9 +77,7 @@ impl Backbone {
             initializers.push(quote!(#field: #value));
             let input = maps.last().map_or_else(|| quote!(x), |map| quote!(#map));
             passes.push(quote! {
-                let #map = segment(&#input, |x| {
-                    self.#field.iter().try_fold(x.clone(), |x, block| block.forward_t(&x, train))
-                })?;
+                let #map = stage(&#input, &self.#field, |block, x| block.forward_t(x, train))?;
             });
             maps.push(map);
             (c_in, first) = (spec.out_channels(index), first + stage.depth);
