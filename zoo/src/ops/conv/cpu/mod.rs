@@ -1,6 +1,6 @@
 //! The engine for f32 on the CPU: gather the windows of a block of positions into a small panel, multiply
 //! it with packed weights in a register tile. Three passes, one to three spatial dimensions; two are three
-//! with a depth of 1.
+//! with a depth of 1. Kernels of 3x3 with stride 1 go through `winograd` where that pays.
 //!
 //! Positions are split over tasks, a reduction never is, except over fixed ranges of pixels in the weight
 //! gradient, whose sums are added in a fixed order: any number of threads gives the same bits.
@@ -26,7 +26,8 @@ use winograd::Winograd;
 /// `y[N, .., O]` from `x[N, .., C]` and the weight `[O, C / G, ..]`.
 pub(super) fn forward(isa: Isa, problem: &Problem, x: &[f32], weight: &[f32]) -> Result<Vec<f32>> {
     let len = problem.batch * problem.output.iter().product::<usize>() * problem.out_channels;
-    // SAFETY: the walk visits every output position, and `pass` writes all channels of those that it visits.
+    // SAFETY: the walk visits every output position, and so do Winograd's tiles; both passes write all channels of
+    // those that they visit.
     unsafe {
         output(len, |y| match Winograd::forward(problem) {
             Some(winograd) => winograd::pass(isa, problem, Pass::Forward, &winograd, x, weight, y),
@@ -46,7 +47,8 @@ pub(super) fn data_gradient(isa: Isa, problem: &Problem, dy: &[f32], weight: &[f
             pass(isa, problem, Pass::DataGradient, &walk, dy, weight, dx);
         }
     };
-    // SAFETY: the classes of input positions modulo the stride, one a walk, are all input positions.
+    // SAFETY: the classes of input positions modulo the stride, one a walk, are all input positions, and so are
+    // those under Winograd's tiles.
     unsafe { output(len, write) }
 }
 
@@ -54,7 +56,7 @@ pub(super) fn data_gradient(isa: Isa, problem: &Problem, dy: &[f32], weight: &[f
 pub(super) fn weight_gradient(isa: Isa, problem: &Problem, x: &[f32], dy: &[f32]) -> Result<Vec<f32>> {
     let walk = Walk::forward(problem);
     let len = problem.out_channels * problem.group_channels() * problem.taps();
-    // SAFETY: both write every filter.
+    // SAFETY: each of them writes every filter.
     unsafe {
         output(len, |dw| match (problem.is_depthwise(), Winograd::forward(problem)) {
             (true, _) => depthwise::weight_gradient(isa, problem, &walk, x, dy, dw),

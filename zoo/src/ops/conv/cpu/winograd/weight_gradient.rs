@@ -180,21 +180,21 @@ impl<'a> Gradient<'a> {
         });
     }
 
-    /// Adds the product of the operands of a block of tiles at `point` to the sums of `part`, which lie among
+    /// Adds the product of the operands of a block of tiles at `point` to the sums of `of`, which lie among
     /// those of `all`. The first block overwrites them.
-    fn multiply(&self, block: usize, operands: &[f32], point: usize, part: &Part, all: &Part, sums: Disjoint) {
+    fn multiply(&self, block: usize, operands: &[f32], point: usize, of: &Part, all: &Part, sums: Disjoint) {
         let (columns, tiles) = (self.isa.columns(), self.tiles(block).len());
         let (points, gradients) = operands.split_at(self.layout.len());
         let (points, gradients) = (&points[point * self.layout.point()..], &gradients[point * self.gradient_point()..]);
         let distances: Vec<usize> = (0..self.isa.rows()).map(|row| row * all.out.len()).collect();
-        let pieces = part.channels.len().div_ceil(self.isa.rows());
+        let pieces = of.channels.len().div_ceil(self.isa.rows());
         for tap in 0..self.winograd.depth_taps {
-            for column in part.out.clone().step_by(columns) {
+            for column in of.out.clone().step_by(columns) {
                 let b = &gradients[column / columns * self.layout.tiles * columns..][..tiles * columns];
-                let tile_columns = columns.min(part.out.end - column);
+                let tile_columns = columns.min(of.out.end - column);
                 for i in 0..pieces {
-                    let rows = crate::ops::parallel::part(part.channels.len(), pieces, i);
-                    let channel = part.channels.start + rows.start;
+                    let rows = part(of.channels.len(), pieces, i);
+                    let channel = of.channels.start + rows.start;
                     let start = point * all.point(self.winograd) + all.at(tap, channel) + column - all.out.start;
                     let tile = Tile {
                         depth: tiles,
