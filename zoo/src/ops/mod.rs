@@ -3,7 +3,8 @@
 //!
 //! An op has two implementations behind one door. `reference` is a composition of candle's operations:
 //! slow, any device, any float type, differentiated by candle itself; it is the oracle of the tests.
-//! `cpu` is f32 on the CPU, with its own derivative.
+//! `cpu` is the CPU's, with its own derivative, for maps of `f32` or `bf16` with `f32` parameters. It computes in `f32`
+//! and rounds a `bf16` result once; gradients of parameters, and means over all cells, stay `f32`.
 //!
 //! Results do not depend on the number of threads: work is split over outputs, or over chunks of fixed
 //! size that are summed in a fixed order.
@@ -20,6 +21,7 @@ pub mod loss;
 mod memory;
 mod node;
 pub mod norm;
+mod number;
 mod parallel;
 pub mod pool;
 pub mod scale;

@@ -4,11 +4,14 @@
 //! plain slices first, and then [`record`] hands the finished result and the way back to candle, to the tape
 //! of a segment, or to nobody where no input is tracked.
 
+use super::isa::vectorised;
+use super::number::Number;
 use super::tape;
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Result, Shape, Storage, StorageRef, Tensor,
 };
 use rayon::prelude::*;
+use std::marker::PhantomData;
 use std::ops::{Deref, Range};
 use std::sync::{Arc, Mutex};
 
@@ -21,7 +24,8 @@ pub(crate) fn in_main_memory(operands: &[&Tensor]) -> bool {
     operands.iter().all(|operand| operand.dtype() == DType::F32 && operand.device().is_cpu())
 }
 
-/// The dtype in which `reference` computes what `dtype` stores: half precision is widened.
+/// The dtype in which `reference` computes what `dtype` stores, and parameters of such maps are: half precision is
+/// widened.
 pub(crate) fn computing(dtype: DType) -> DType {
     match dtype {
         DType::F16 | DType::BF16 => DType::F32,
@@ -29,36 +33,46 @@ pub(crate) fn computing(dtype: DType) -> DType {
     }
 }
 
-/// Read access to the values of an `f32` tensor in main memory.
-pub(crate) struct Values<'a> {
+/// Read access to the values of a tensor in main memory.
+pub(crate) struct Values<'a, N = f32> {
     storage: StorageRef<'a>,
     range: Range<usize>,
+    number: PhantomData<N>,
 }
 
 /// The values of a contiguous `f32` tensor in main memory.
 pub(crate) fn values(tensor: &Tensor) -> Result<Values<'_>> {
+    values_of(tensor)
+}
+
+/// The values of a contiguous tensor of `N` in main memory.
+pub(crate) fn values_of<N: Number>(tensor: &Tensor) -> Result<Values<'_, N>> {
     let (storage, layout) = tensor.storage_and_layout();
     let Some((start, end)) = layout.contiguous_offsets() else { candle_core::bail!("the tensor must be contiguous") };
     match &*storage {
-        Storage::Cpu(CpuStorage::F32(_)) => Ok(Values { storage, range: start..end }),
-        _ => candle_core::bail!("the tensor must be f32 in main memory"),
+        Storage::Cpu(_) if tensor.dtype() == N::DTYPE => Ok(Values { storage, range: start..end, number: PhantomData }),
+        _ => candle_core::bail!("the tensor must be {} in main memory", N::DTYPE.as_str()),
     }
 }
 
-impl Deref for Values<'_> {
-    type Target = [f32];
+impl<N: Number> Deref for Values<'_, N> {
+    type Target = [N];
 
-    fn deref(&self) -> &[f32] {
+    fn deref(&self) -> &[N] {
         match &*self.storage {
-            Storage::Cpu(CpuStorage::F32(values)) => &values[self.range.clone()],
-            _ => unreachable!("`values` checked it"),
+            Storage::Cpu(cpu) => {
+                &N::cpu_storage_as_slice(cpu).expect("`values_of` checked the type")[self.range.clone()]
+            }
+            _ => unreachable!("`values_of` checked it"),
         }
     }
 }
 
-/// `len` values, written in parallel: `write` gets each piece of `piece` values with its number.
-pub(crate) fn fill(len: usize, piece: usize, write: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
-    let mut out = vec![0.; len];
+/// `len` values, written in parallel: `write` gets each piece of `piece` values with its number, zeros at first. Its
+/// loops are vectorised.
+pub(crate) fn fill<N: Number>(len: usize, piece: usize, write: impl Fn(usize, &mut [N]) + Sync) -> Vec<N> {
+    let mut out = N::zeros(len);
+    let write = |i: usize, piece: &mut [N]| vectorised(|| write(i, piece));
     if len <= piece {
         write(0, &mut out);
     } else {
@@ -69,7 +83,12 @@ pub(crate) fn fill(len: usize, piece: usize, write: impl Fn(usize, &mut [f32]) +
 
 /// [`fill`] by rows of `row` values, at least one: `write` gets the row's number. A task takes as many
 /// rows as read [`TASK`] values, of `reads` altogether.
-pub(crate) fn fill_rows(rows: usize, row: usize, reads: usize, write: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
+pub(crate) fn fill_rows<N: Number>(
+    rows: usize,
+    row: usize,
+    reads: usize,
+    write: impl Fn(usize, &mut [N]) + Sync,
+) -> Vec<N> {
     let per_task = (TASK / row.max(reads / rows.max(1))).max(1);
     fill(rows * row, per_task * row, |task, piece| {
         for (i, out) in piece.chunks_exact_mut(row).enumerate() {
@@ -86,14 +105,15 @@ pub(super) type Backward = Box<dyn Fn(&Tensor, &Tensor) -> Result<Vec<Option<Ten
 
 /// Makes `result` a tensor that depends on `inputs`. `backward` maps the result and its gradient, both
 /// contiguous, to the gradients of the inputs.
-pub(crate) fn record<const N: usize, B>(
+pub(crate) fn record<const N: usize, T, B>(
     name: &'static str,
     inputs: [&Tensor; N],
-    result: Vec<f32>,
+    result: Vec<T>,
     shape: impl Into<Shape>,
     backward: B,
 ) -> Result<Tensor>
 where
+    T: Number,
     B: Fn(&Tensor, &Tensor) -> Gradients<N> + Send + Sync + 'static,
 {
     if !inputs.iter().any(|input| input.track_op()) {
@@ -107,14 +127,14 @@ where
 }
 
 /// Makes `result` a node of candle's graph, with any number of inputs.
-pub(super) fn enter(
+pub(super) fn enter<T: Number>(
     name: &'static str,
     inputs: &[&Tensor],
-    result: Vec<f32>,
+    result: Vec<T>,
     shape: Shape,
     backward: Backward,
 ) -> Result<Tensor> {
-    let node = Node { name, result: Mutex::new(Some((CpuStorage::F32(result), shape))), backward, rest: None };
+    let node = Node { name, result: Mutex::new(Some((T::to_cpu_storage_owned(result), shape))), backward, rest: None };
     match inputs {
         [x] => x.apply_op1(node),
         [x, y] => x.apply_op2(y, node),

@@ -1,5 +1,5 @@
 //! What the tests of every op ask. An op is given as its door: with `f64` operands it is `reference`,
-//! with `f32` it is `cpu`.
+//! with `f32` and `bf16` it is `cpu`.
 
 use crate::random::{Key, Stream};
 use candle_core::{DType, Device, Result, Tensor, Var};
@@ -61,6 +61,7 @@ pub fn agrees(inputs: &[Tensor], op: impl Fn(&[Tensor]) -> Result<Tensor> + Sync
     let (y, gradients) = in_threads(1);
     assert_close("the result", &y, &expected);
     for (i, (gradient, expected)) in gradients.iter().zip(&expected_gradients).enumerate() {
+        assert_eq!(gradient.dtype(), inputs[i].dtype(), "the gradient of input {i}");
         assert_close(&format!("the gradient of input {i}"), gradient, expected);
     }
     for threads in [2, 3] {
@@ -70,6 +71,15 @@ pub fn agrees(inputs: &[Tensor], op: impl Fn(&[Tensor]) -> Result<Tensor> + Sync
             assert_eq!(bits(gradient), bits(again), "a gradient with {threads} threads");
         }
     }
+}
+
+/// [`agrees`], with the inputs number `maps` stored in `bf16`. What comes out in `bf16` may differ by its rounding too.
+pub fn agrees_in_bf16(inputs: &[Tensor], maps: &[usize], op: impl Fn(&[Tensor]) -> Result<Tensor> + Sync) {
+    let mut inputs = inputs.to_vec();
+    for &map in maps {
+        inputs[map] = inputs[map].to_dtype(DType::BF16).unwrap();
+    }
+    agrees(&inputs, op);
 }
 
 /// The values of a tensor as a list.
@@ -92,19 +102,24 @@ pub fn run(inputs: &[Tensor], op: impl Fn(&[Tensor]) -> Result<Tensor>) -> (Tens
     (y.detach(), tensors.iter().map(gradient).collect())
 }
 
+/// They are exact in every type.
 fn weights(y: &Tensor) -> Tensor {
-    normal(y.dims(), 99).to_dtype(y.dtype()).unwrap()
+    normal(y.dims(), 99).to_dtype(DType::BF16).unwrap().to_dtype(y.dtype()).unwrap()
 }
 
 fn bits(tensor: &Tensor) -> Vec<u32> {
-    tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+    let values = tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    values.into_iter().map(f32::to_bits).collect()
 }
 
 fn assert_close(what: &str, tensor: &Tensor, expected: &Tensor) {
     assert_eq!(tensor.dims(), expected.dims(), "{what}");
+    // Half a unit in the last of 8 bits: 2^-8 of the value at most.
+    let rounding = if tensor.dtype() == DType::BF16 { 1. / 256. } else { 0. };
     let (values, expected) = (flat(tensor), flat(expected));
     let scale = expected.iter().fold(1f64, |scale, value| scale.max(value.abs()));
     for (at, (value, expected)) in values.iter().zip(&expected).enumerate() {
-        assert!((value - expected).abs() <= 1e-5 * scale, "{what}, value {at}: {value} is not {expected}");
+        let bound = rounding * expected.abs() + 1e-5 * scale;
+        assert!((value - expected).abs() <= bound, "{what}, value {at}: {value} is not {expected}");
     }
 }

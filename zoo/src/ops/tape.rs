@@ -6,7 +6,8 @@
 //! gradients inside are moved, not copied. [`backward`] spares the copies of the parameters' gradients too.
 //! `loss.backward()` gives the same gradients, slower.
 
-use super::node::{Backward, TASK, enter, fill, in_main_memory, values};
+use super::node::{Backward, TASK, enter, fill, values_of};
+use super::number::{Number, Stored, by_number};
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Result, Shape, Tensor, TensorId, Var};
 use std::cell::RefCell;
@@ -38,17 +39,17 @@ impl Gradients {
 }
 
 fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    if !in_main_memory(&[a, b]) {
-        return a + b;
-    }
-    let (a, b) = (a.contiguous()?, b.contiguous()?);
+    by_number!(Stored::of(&[a, b], &[]), N => sum_of::<N>(&a.contiguous()?, &b.contiguous()?), else a + b)
+}
+
+fn sum_of<N: Number>(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let sum = {
-        let (a, b) = (values(&a)?, values(&b)?);
-        let (a, b) = (&*a, &*b);
+        let (a, b) = (values_of(a)?, values_of(b)?);
+        let (a, b): (&[N], &[N]) = (&a, &b);
         fill(a.len(), TASK, |task, sum| {
             let (a, b) = (&a[task * TASK..][..sum.len()], &b[task * TASK..][..sum.len()]);
             for ((sum, a), b) in sum.iter_mut().zip(a).zip(b) {
-                *sum = a + b;
+                *sum = N::narrow(a.wide() + b.wide());
             }
         })
     };
@@ -71,7 +72,7 @@ pub(super) fn is_running() -> bool {
 }
 
 /// Records an op of the running segment.
-pub(super) fn push(inputs: &[&Tensor], result: Vec<f32>, shape: Shape, backward: Backward) -> Result<Tensor> {
+pub(super) fn push<T: Number>(inputs: &[&Tensor], result: Vec<T>, shape: Shape, backward: Backward) -> Result<Tensor> {
     // A variable, so that candle's own operations may follow it: they build a graph that ends here.
     let output = Var::from_vec(result, shape, &Device::Cpu)?.into_inner();
     TAPE.with_borrow_mut(|tape| {
@@ -139,12 +140,12 @@ impl Tape {
 /// Runs a part of a network: `f(x)`, as one node of candle's graph.
 ///
 /// The result and all gradients are those of `f(x)` alone; only the cost differs. On other devices than the
-/// CPU, in other types than `f32`, and inside another segment `f` just runs.
+/// CPU, in other types than `f32` and `bf16`, and inside another segment `f` just runs.
 ///
 /// # Errors
 /// Those of `f`.
 pub fn segment(x: &Tensor, f: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
-    if is_running() || !in_main_memory(&[x]) {
+    if is_running() || Stored::of(&[x], &[]).is_none() {
         return f(x);
     }
     /// Takes the tape away again, also where `f` fails or panics.
@@ -164,16 +165,20 @@ pub fn segment(x: &Tensor, f: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<
         return Ok(y);
     }
     let inputs = tape.inputs();
-    let copy = {
-        let y = y.contiguous()?;
-        let y = values(&y)?;
-        let y = &*y;
-        fill(y.len(), TASK, |task, copy| copy.copy_from_slice(&y[task * TASK..][..copy.len()]))
-    };
     let (output, ids) = (y.id(), inputs.iter().map(Tensor::id).collect::<Vec<_>>());
-    let shape = y.shape().clone();
     let backward: Backward = Box::new(move |_, gradient| tape.backward(output, gradient, &ids));
-    enter("segment", &inputs.iter().collect::<Vec<_>>(), copy, shape, backward)
+    let inputs: Vec<&Tensor> = inputs.iter().collect();
+    by_number!(
+        Stored::of(&[&y], &[]),
+        N => enter("segment", &inputs, copy::<N>(&y.contiguous()?)?, y.shape().clone(), backward),
+        else candle_core::bail!("a segment ends in f32 or bf16, not {:?}", y.dtype())
+    )
+}
+
+fn copy<N: Number>(y: &Tensor) -> Result<Vec<N>> {
+    let y = values_of(y)?;
+    let y: &[N] = &y;
+    Ok(fill(y.len(), TASK, |task, copy| copy.copy_from_slice(&y[task * TASK..][..copy.len()])))
 }
 
 /// As candle's `loss.backward()`, without its copies of what ops of this crate deliver.
@@ -216,6 +221,7 @@ mod tests {
     use super::*;
     use crate::ops::oracle::{flat, normal};
     use crate::ops::{Activation, Epilogue, Geometry, add_activation, batch_norm, conv};
+    use candle_core::DType;
 
     fn var(shape: &[usize], seed: u64) -> Var {
         Var::from_tensor(&normal(shape, seed)).expect("on the CPU")
@@ -264,6 +270,25 @@ mod tests {
                 assert!(error <= 1e-5 * expected.abs().max(1.), "{found} is not {expected}: {wrapped} {ours}");
             }
         }
+        Ok(())
+    }
+
+    #[test]
+    fn half_precision_gradients_add_up() -> Result<()> {
+        let x = Var::from_tensor(&normal(&[2, 5, 5, 4], 9).to_dtype(DType::BF16)?)?;
+        let y = segment(&x, |x| {
+            let y = Activation::Silu.forward(x)?;
+            add_activation(&y, &Activation::Silu.forward(&y)?, Activation::Relu)
+        })?;
+        let plain = {
+            let y = Activation::Silu.forward(x.as_tensor())?;
+            add_activation(&y, &Activation::Silu.forward(&y)?, Activation::Relu)?
+        };
+        assert_eq!((y.dtype(), flat(&y)), (DType::BF16, flat(&plain)));
+        let of =
+            |y: &Tensor| -> Result<Tensor> { Ok(backward(&y.sum_all()?)?.get(&x).expect("x is a variable").clone()) };
+        let (ours, theirs) = (of(&y)?, of(&plain)?);
+        assert_eq!((ours.dtype(), flat(&ours)), (DType::BF16, flat(&theirs)));
         Ok(())
     }
 

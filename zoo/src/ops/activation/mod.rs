@@ -5,14 +5,14 @@
 //! | ReLU | `max(x, 0)` | 1 where `y > 0`, else 0: at 0 it is 0 |
 //! | SiLU | `x s(x)`, `s` the sigmoid | `s(x) (1 + x (1 - s(x)))` |
 //! | GELU | `x F(x)`, `F` the standard normal distribution | `F(x) + x exp(-x^2 / 2) / sqrt(2 pi)` |
-//! | sigmoid | `s(x)` | `y (1 - y)` |
+//! | sigmoid | `s(x)` | `s(x) (1 - s(x))` |
 //!
 //! ReLU: Nair and Hinton (2010). SiLU: Elfwing et al. (2017). GELU, exact: Hendrycks and Gimpel (2016).
 
 pub(super) mod cpu;
 pub(super) mod reference;
 
-use crate::ops::node::in_main_memory;
+use crate::ops::number::{Stored, by_number};
 use candle_core::{Result, Tensor, bail};
 
 /// A function of each value.
@@ -42,8 +42,9 @@ impl Activation {
         }
         match self {
             Activation::Identity => Ok(x.clone()),
-            _ if in_main_memory(&[x]) => cpu::forward(x, self),
-            _ => reference::forward(x, self),
+            _ => {
+                by_number!(Stored::of(&[x], &[]), N => cpu::forward::<N>(x, self), else reference::forward(x, self))
+            }
         }
     }
 }
@@ -56,10 +57,8 @@ pub fn add_activation(a: &Tensor, b: &Tensor, activation: Activation) -> Result<
     if a.dims() != b.dims() {
         bail!("add_activation takes equal shapes, not {:?} and {:?}", a.shape(), b.shape());
     }
-    match activation {
-        Activation::Relu if in_main_memory(&[a, b]) => cpu::add_relu(a, b),
-        _ => activation.forward(&(a + b)?),
-    }
+    let stored = Stored::of(&[a, b], &[]).filter(|_| activation == Activation::Relu);
+    by_number!(stored, N => cpu::add_relu::<N>(a, b), else activation.forward(&(a + b)?))
 }
 
 #[cfg(test)]

@@ -1,15 +1,18 @@
 use super::Activation;
+use crate::ops::node::computing;
 use candle_core::{Result, Tensor};
 use std::f64::consts::FRAC_1_SQRT_2;
 
 pub(super) fn forward(x: &Tensor, activation: Activation) -> Result<Tensor> {
-    match activation {
-        Activation::Identity => Ok(x.clone()),
-        Activation::Relu => relu(x),
-        Activation::Silu => x * sigmoid(x)?,
-        Activation::Gelu => (x * 0.5)? * ((x * FRAC_1_SQRT_2)?.erf()? + 1.)?,
-        Activation::Sigmoid => sigmoid(x),
-    }
+    let wide = x.to_dtype(computing(x.dtype()))?;
+    let y = match activation {
+        Activation::Identity => Ok(wide),
+        Activation::Relu => relu(&wide),
+        Activation::Silu => &wide * sigmoid(&wide)?,
+        Activation::Gelu => (&wide * 0.5)? * ((&wide * FRAC_1_SQRT_2)?.erf()? + 1.)?,
+        Activation::Sigmoid => sigmoid(&wide),
+    };
+    y?.to_dtype(x.dtype())
 }
 
 /// candle's own has derivative 1 at 0.

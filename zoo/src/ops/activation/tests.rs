@@ -1,5 +1,5 @@
 use super::*;
-use crate::ops::oracle::{assert_values, check, normal};
+use crate::ops::oracle::{agrees_in_bf16, assert_values, check, normal};
 use candle_core::{DType, Device, Var};
 
 const ALL: [Activation; 5] =
@@ -11,6 +11,17 @@ fn every_activation_is_right() {
         check(&[normal(&[2, 3, 5], 1)], |x| activation.forward(&x[0]));
         check(&[(normal(&[7, 3001], 1) * 3.).unwrap()], |x| activation.forward(&x[0]));
         check(&[normal(&[2, 3, 17], 1), normal(&[2, 3, 17], 2)], |x| add_activation(&x[0], &x[1], activation));
+    }
+}
+
+#[test]
+fn every_activation_is_right_in_bf16() {
+    for activation in ALL {
+        agrees_in_bf16(&[(normal(&[7, 3001], 1) * 3.).unwrap()], &[0], |x| activation.forward(&x[0]));
+    }
+    for activation in [Activation::Identity, Activation::Relu] {
+        let inputs = [normal(&[7, 3001], 1), normal(&[7, 3001], 2)];
+        agrees_in_bf16(&inputs, &[0, 1], |x| add_activation(&x[0], &x[1], activation));
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::ops::oracle::normal;
+use crate::ops::oracle::{agrees_in_bf16, normal};
 use candle_core::{DType, Var};
 
 #[test]
@@ -21,6 +21,14 @@ fn the_kernel_equals_the_reference_forward_and_backward() -> Result<()> {
 }
 
 #[test]
+fn half_precision_takes_an_f32_bias() {
+    for (rows, channels) in [(1, 1), (3, 5), (700, 64), (5000, 17)] {
+        let inputs = [normal(&[rows, channels], 0), normal(&[channels], 1)];
+        agrees_in_bf16(&inputs, &[0], |x| add_bias(&x[0], &x[1]));
+    }
+}
+
+#[test]
 fn bits_do_not_depend_on_threads() {
     let x: Vec<f32> = (0..300_000u64).map(|i| ((i * 7919) % 1000) as f32 / 7.0).collect();
     let under = |threads: usize| {
@@ -35,6 +43,9 @@ fn bits_do_not_depend_on_threads() {
 fn a_wrong_bias_says_what_it_must_be() -> Result<()> {
     let (x, bias) = (Tensor::zeros((2, 3), DType::F32, &Device::Cpu)?, Tensor::zeros(2, DType::F32, &Device::Cpu)?);
     let error = add_bias(&x, &bias).expect_err("3 channels, 2 biases").to_string();
-    assert_eq!(error, "bias: x must be [.., C] and the bias [C] of the same type; x is [2, 3] f32, the bias [2] f32");
+    assert_eq!(
+        error,
+        "bias: x must be [.., C] and the bias [C] of the same type (or f32, of a half-precision x); x is [2, 3] f32, the bias [2] f32"
+    );
     Ok(())
 }

@@ -1,15 +1,17 @@
 use super::{Axis, Bin, Plan};
-use crate::ops::node::{TASK, fill_rows, record, values};
+use crate::ops::node::{TASK, fill_rows, record, values, values_of};
+use crate::ops::number::Number;
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
 
-pub(super) fn mean(x: &Tensor, plan: Plan) -> Result<Tensor> {
+/// The means of `N` as `M`.
+pub(super) fn mean<N: Number, M: Number>(x: &Tensor, plan: Plan) -> Result<Tensor> {
     let x = x.contiguous()?;
-    let y = mean_forward(&values(&x)?, &plan);
+    let y = mean_forward::<N, M>(&values_of(&x)?, &plan);
     let (shape, input) = (plan.shape.clone(), x.shape().clone());
     record("mean over bins", [&x], y, shape, move |_, dy| {
-        let dx = mean_backward(&values(dy)?, &plan);
+        let dx = mean_backward::<M, N>(&values_of(dy)?, &plan);
         Ok([Some(Tensor::from_vec(dx, input.clone(), &Device::Cpu)?)])
     })
 }
@@ -57,37 +59,43 @@ impl Cells {
     }
 }
 
-fn cell(values: &[f32], cell: usize, channels: usize) -> &[f32] {
+fn cell<N>(values: &[N], cell: usize, channels: usize) -> &[N] {
     &values[cell * channels..][..channels]
 }
 
-fn add(sum: &mut [f32], x: &[f32]) {
+fn add<N: Number>(sum: &mut [f32], x: &[N], factor: f32) {
     for (sum, x) in sum.iter_mut().zip(x) {
-        *sum += x;
+        *sum += factor * x.wide();
     }
 }
 
-fn mean_forward(x: &[f32], plan: &Plan) -> Vec<f32> {
+fn narrow<N: Number>(sum: &[f32], factor: f32, out: &mut [N]) {
+    for (out, sum) in out.iter_mut().zip(sum) {
+        *out = N::narrow(factor * sum);
+    }
+}
+
+fn mean_forward<N: Number, M: Number>(x: &[N], plan: &Plan) -> Vec<M> {
     let (from, to, channels) = (Cells::input(plan), Cells::output(plan), plan.channels);
     let [depths, heights, widths] = plan.axes.each_ref().map(|axis| &axis.bins);
-    fill_rows(to.rows(plan), to.width * channels, x.len(), |row, out| {
+    fill_rows(to.rows(plan), to.width * channels, x.len(), |row, out: &mut [M]| {
         let [sample, d, h] = to.row(row);
         let (depth, height) = (depths[d], heights[h]);
         // Sums of sums: rows first, so that a large box loses no more digits than its side.
-        let mut line = vec![0.; channels];
+        let (mut line, mut sum) = (vec![0.; channels], vec![0.; channels]);
         for (out, width) in out.chunks_exact_mut(channels).zip(widths) {
+            sum.fill(0.);
             for d in depth.start..depth.end {
                 for h in height.start..height.end {
                     let start = from.start(sample, d, h);
                     line.fill(0.);
                     for w in width.start..width.end {
-                        add(&mut line, cell(x, start + w, channels));
+                        add(&mut line, cell(x, start + w, channels), 1.);
                     }
-                    add(out, &line);
+                    add(&mut sum, &line, 1.);
                 }
             }
-            let share = share([&depth, &height, width]);
-            out.iter_mut().for_each(|out| *out *= share);
+            narrow(&sum, share([&depth, &height, width]), out);
         }
     })
 }
@@ -96,23 +104,24 @@ fn share(bins: [&Bin; 3]) -> f32 {
     1. / bins.map(|bin| bin.count as f32).iter().product::<f32>()
 }
 
-fn mean_backward(dy: &[f32], plan: &Plan) -> Vec<f32> {
+fn mean_backward<M: Number, N: Number>(dy: &[M], plan: &Plan) -> Vec<N> {
     let (from, to, channels) = (Cells::input(plan), Cells::output(plan), plan.channels);
     let [depths, heights, widths] = plan.axes.each_ref().map(|axis| &axis.bins);
     let [over_depth, over_height, over_width] = plan.axes.each_ref().map(Axis::covering);
-    fill_rows(from.rows(plan), from.width * channels, dy.len(), |row, dx| {
+    fill_rows(from.rows(plan), from.width * channels, dy.len(), |row, dx: &mut [N]| {
         let [sample, d, h] = from.row(row);
+        let mut sum = vec![0.; channels];
         for (dx, over_width) in dx.chunks_exact_mut(channels).zip(&over_width) {
+            sum.fill(0.);
             for d in over_depth[d].clone() {
                 for h in over_height[h].clone() {
                     for w in over_width.clone() {
                         let share = share([&depths[d], &heights[h], &widths[w]]);
-                        for (dx, dy) in dx.iter_mut().zip(cell(dy, to.start(sample, d, h) + w, channels)) {
-                            *dx += share * dy;
-                        }
+                        add(&mut sum, cell(dy, to.start(sample, d, h) + w, channels), share);
                     }
                 }
             }
+            narrow(&sum, 1., dx);
         }
     })
 }
@@ -160,7 +169,7 @@ fn max_of_box(x: &[f32], from: &Cells, [depth, height, width]: [Bin; 3], y: &mut
 fn max_backward(dy: &[f32], winners: &[u32], plan: &Plan) -> Vec<f32> {
     let (from, to, channels) = (Cells::input(plan), Cells::output(plan), plan.channels);
     let [over_depth, over_height, over_width]: [Vec<Range<usize>>; 3] = plan.axes.each_ref().map(Axis::covering);
-    fill_rows(from.rows(plan), from.width * channels, dy.len(), |row, dx| {
+    fill_rows(from.rows(plan), from.width * channels, dy.len(), |row, dx: &mut [f32]| {
         let [sample, d, h] = from.row(row);
         let first = from.start(0, d, h);
         for (w, (dx, over_width)) in dx.chunks_exact_mut(channels).zip(&over_width).enumerate() {

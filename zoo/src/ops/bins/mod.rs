@@ -8,7 +8,8 @@
 mod cpu;
 mod reference;
 
-use crate::ops::node::in_main_memory;
+use crate::ops::node::{computing, in_main_memory};
+use crate::ops::number::{Stored, by_number};
 use candle_core::{Result, Tensor, bail};
 use std::ops::Range;
 
@@ -72,7 +73,14 @@ impl Plan {
 /// The mean over each box of `x[N, spatial.., C]`, one axis of bins for each of its 1 to 3 spatial axes.
 pub(crate) fn mean(x: &Tensor, axes: Vec<Axis>) -> Result<Tensor> {
     let plan = Plan::new(x, axes);
-    if in_main_memory(&[x]) { cpu::mean(x, plan) } else { reference::mean(x, &plan) }
+    by_number!(Stored::of(&[x], &[]), N => cpu::mean::<N, N>(x, plan), else reference::mean(x, &plan, x.dtype()))
+}
+
+/// As [`mean`], but the means of half-precision numbers are `f32`.
+pub(crate) fn wide_mean(x: &Tensor, axes: Vec<Axis>) -> Result<Tensor> {
+    let plan = Plan::new(x, axes);
+    let wide = computing(x.dtype());
+    by_number!(Stored::of(&[x], &[]), N => cpu::mean::<N, f32>(x, plan), else reference::mean(x, &plan, wide))
 }
 
 /// The maximum over each box of `x[N, spatial.., C]`, one axis of bins for each of its 1 to 3 spatial axes.

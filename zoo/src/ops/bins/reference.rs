@@ -2,12 +2,11 @@
 
 use super::{Axis, Plan};
 use crate::ops::node::computing;
-use candle_core::{Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 
 /// Along each axis a product with the matrix that holds `1 / count` where a bin holds a cell.
-pub(super) fn mean(x: &Tensor, plan: &Plan) -> Result<Tensor> {
-    let dtype = x.dtype();
-    let x = x.to_dtype(computing(dtype))?;
+pub(super) fn mean(x: &Tensor, plan: &Plan, dtype: DType) -> Result<Tensor> {
+    let x = x.to_dtype(computing(x.dtype()))?;
     let mut y = x.clone();
     let mut dims = lifted(plan);
     for (axis, bins) in plan.axes.iter().enumerate() {

@@ -8,7 +8,7 @@
 mod cpu;
 mod reference;
 
-use crate::ops::node::in_main_memory;
+use crate::ops::number::{Number, Stored, by_number};
 use crate::random::{Key, Stream};
 use candle_core::{Result, Tensor, bail};
 
@@ -62,7 +62,7 @@ fn drop(x: &Tensor, mask: Mask) -> Result<Tensor> {
     if mask.rate.0 == 0. {
         return Ok(x.clone());
     }
-    if in_main_memory(&[x]) { cpu::apply(x, mask) } else { reference::apply(x, mask) }
+    by_number!(Stored::of(&[x], &[]), N => cpu::apply::<N>(x, mask), else reference::apply(x, mask))
 }
 
 /// What a value is multiplied with, as a function of where it is.
@@ -75,13 +75,14 @@ struct Mask {
 
 impl Mask {
     /// Multiplies the values of one sample.
-    fn apply(&self, sample: usize, values: &mut [f32]) {
+    fn apply<N: Number>(&self, sample: usize, values: &mut [N]) {
         let mut stream = Stream::new(Key { index: sample as u64, ..self.key });
         if self.whole_samples {
             let factor = self.rate.factor(&mut stream);
-            values.iter_mut().for_each(|value| *value *= factor);
+            values.iter_mut().for_each(|value| *value = N::narrow(value.wide() * factor));
         } else {
-            values.iter_mut().for_each(|value| *value *= self.rate.factor(&mut stream));
+            let mut factor = || self.rate.factor(&mut stream);
+            values.iter_mut().for_each(|value| *value = N::narrow(value.wide() * factor()));
         }
     }
 }

@@ -1,4 +1,5 @@
 use super::Mask;
+use crate::ops::node::computing;
 use candle_core::{Device, Result, Tensor};
 
 /// The mask is drawn in main memory, so that every device drops the same values.
@@ -9,5 +10,6 @@ pub(super) fn apply(x: &Tensor, mask: Mask) -> Result<Tensor> {
         mask.apply(i, factors);
     }
     let factors = Tensor::from_vec(factors, x.shape(), &Device::Cpu)?;
-    x * factors.to_device(x.device())?.to_dtype(x.dtype())?
+    let wide = computing(x.dtype());
+    (x.to_dtype(wide)? * factors.to_device(x.device())?.to_dtype(wide)?)?.to_dtype(x.dtype())
 }

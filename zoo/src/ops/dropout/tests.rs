@@ -1,5 +1,5 @@
 use super::*;
-use crate::ops::oracle::{check, flat, normal};
+use crate::ops::oracle::{agrees_in_bf16, check, flat, normal};
 use candle_core::{DType, Device};
 
 const KEY: Key = Key { seed: 1, stream: 2, step: 3, index: 0 };
@@ -10,6 +10,7 @@ fn gradients_meet_the_same_mask() {
     for shape in [&[3][..], &[2, 17], &[3, 5, 4, 3], &[2, 3, 90, 64]] {
         check(&[normal(shape, 1)], |x| dropout(&x[0], rate, KEY));
         check(&[normal(shape, 1)], |x| drop_path(&x[0], rate, KEY));
+        agrees_in_bf16(&[normal(shape, 1)], &[0], |x| dropout(&x[0], rate, KEY));
     }
 }
 

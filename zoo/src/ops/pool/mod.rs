@@ -89,17 +89,22 @@ pub fn adaptive_avg_pool<const D: usize>(x: &Tensor, size: [usize; D]) -> Result
     bins::mean(x, axes.collect())
 }
 
-/// The mean over all spatial axes: `x[N, spatial.., C]` to `[N, C]`.
+/// The mean over all spatial axes: `x[N, spatial.., C]` to `[N, C]`, in `f32` where `x` is half precision.
 ///
 /// # Errors
 /// Where `x` has not one to three spatial axes, or one of them is empty.
 pub fn global_avg_pool(x: &Tensor) -> Result<Tensor> {
-    let pooled = match x.rank() {
-        3 => adaptive_avg_pool(x, [1]),
-        4 => adaptive_avg_pool(x, [1; 2]),
-        5 => adaptive_avg_pool(x, [1; 3]),
+    let spatial = match x.rank() {
+        3 => bins::spatial::<1>("global_avg_pool", x)?.to_vec(),
+        4 => bins::spatial::<2>("global_avg_pool", x)?.to_vec(),
+        5 => bins::spatial::<3>("global_avg_pool", x)?.to_vec(),
         _ => bail!("global_avg_pool takes [N, spatial.., C] with one to three spatial axes, not {:?}", x.shape()),
-    }?;
+    };
+    if spatial.contains(&0) {
+        bail!("global_avg_pool takes sizes of at least 1, not {:?}", x.shape());
+    }
+    let all = |input| Axis::new(input, std::iter::once(Bin { start: 0, end: input, count: input }));
+    let pooled = bins::wide_mean(x, spatial.into_iter().map(all).collect())?;
     let dims = x.dims();
     pooled.reshape((dims[0], dims[dims.len() - 1]))
 }

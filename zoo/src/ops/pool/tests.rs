@@ -1,5 +1,5 @@
 use super::*;
-use crate::ops::oracle::{assert_values, check, normal};
+use crate::ops::oracle::{agrees_in_bf16, assert_values, check, normal};
 use candle_core::{Device, Var};
 
 #[test]
@@ -30,6 +30,10 @@ fn avg_pool_is_right_on_odd_windows() {
             let (kernel, stride, padding) = ([3, 2], [2, 2], [1, 0]);
             avg_pool(&x[0], &AvgPool { kernel, stride, padding, ceil_mode, count_include_pad })
         });
+        agrees_in_bf16(&[normal(&[2, 17, 15, 33], 2)], &[0], |x| {
+            let (kernel, stride, padding) = ([3, 2], [2, 1], [1, 0]);
+            avg_pool(&x[0], &AvgPool { kernel, stride, padding, ceil_mode, count_include_pad })
+        });
         check(&[normal(&[1, 3, 4, 5, 2], 3)], |x| {
             let (kernel, stride, padding) = ([2, 3, 2], [2, 2, 4], [1, 1, 1]);
             avg_pool(&x[0], &AvgPool { kernel, stride, padding, ceil_mode, count_include_pad })
@@ -46,6 +50,11 @@ fn adaptive_and_global_pools_are_right() {
     check(&[normal(&[2, 3, 4, 5, 2], 1)], |x| adaptive_avg_pool(&x[0], [2, 3, 4]));
     for shape in [&[3, 4, 5][..], &[2, 1, 1, 17], &[2, 9, 9, 64], &[1, 2, 3, 4, 5]] {
         check(&[normal(shape, 1)], |x| global_avg_pool(&x[0]));
+        agrees_in_bf16(&[normal(shape, 1)], &[0], |x| {
+            let means = global_avg_pool(&x[0])?;
+            assert_ne!(means.dtype(), candle_core::DType::BF16);
+            Ok(means)
+        });
     }
 }
 

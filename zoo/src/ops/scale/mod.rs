@@ -6,10 +6,10 @@
 mod cpu;
 mod reference;
 
-use crate::ops::node::in_main_memory;
+use crate::ops::number::{Stored, by_number};
 use candle_core::{Result, Tensor, bail};
 
-/// `x[N, .., C]` times `s[N, C]`.
+/// `x[N, .., C]` times `s[N, C]`, which is `f32` where `x` is half precision.
 ///
 /// # Errors
 /// Where the shapes do not fit.
@@ -21,7 +21,7 @@ pub fn scale(x: &Tensor, s: &Tensor) -> Result<Tensor> {
     if s.dims()[1] == 0 {
         bail!("scale takes at least one channel, not {:?}", x.shape());
     }
-    if in_main_memory(&[x, s]) { cpu::scale(x, s) } else { reference::scale(x, s) }
+    by_number!(Stored::of(&[x], &[s]), N => cpu::scale::<N>(x, s), else reference::scale(x, s))
 }
 
 #[cfg(test)]

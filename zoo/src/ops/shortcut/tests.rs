@@ -1,5 +1,5 @@
 use super::*;
-use crate::ops::oracle::{assert_values, check, normal};
+use crate::ops::oracle::{agrees_in_bf16, assert_values, check, normal};
 use candle_core::Device;
 
 #[test]
@@ -9,6 +9,7 @@ fn any_stride_is_right() {
     }
     check(&[normal(&[2, 5, 3], 1)], |x| pad_shortcut(&x[0], 6, 2));
     check(&[normal(&[1, 3, 4, 5, 2], 1)], |x| pad_shortcut(&x[0], 4, 2));
+    agrees_in_bf16(&[normal(&[2, 5, 4, 3], 1)], &[0], |x| pad_shortcut(&x[0], 8, 2));
 }
 
 #[test]

@@ -1,11 +1,12 @@
 use super::*;
-use crate::ops::oracle::{assert_values, check, normal};
+use crate::ops::oracle::{agrees_in_bf16, assert_values, check, normal};
 use candle_core::{Device, Var};
 
 #[test]
 fn any_size_is_right() {
     for size in [[4, 10], [7, 13], [1, 1], [3, 5], [2, 3], [5, 4]] {
         check(&[normal(&[2, 3, 5, 4], 1)], |x| upsample_nearest(&x[0], size));
+        agrees_in_bf16(&[normal(&[2, 3, 5, 4], 1)], &[0], |x| upsample_nearest(&x[0], size));
     }
     check(&[normal(&[1, 4, 3], 1)], |x| upsample_nearest(&x[0], [9]));
     check(&[normal(&[1, 2, 3, 4, 2], 1)], |x| upsample_nearest(&x[0], [3, 5, 8]));
