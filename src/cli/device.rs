@@ -60,7 +60,8 @@ pub(super) fn set_threads(threads: usize) -> Result<usize> {
             cores * MOST_THREADS_A_CORE
         )));
     }
-    let built = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    // The calling thread is one of them: an op that it starts need not wait for another to wake up.
+    let built = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build_global();
     built.map_err(|error| Error::failed(format!("cannot start {threads} threads: {error}")))?;
     Ok(rayon::current_num_threads())
 }

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use candle_core::{DType, Device};
 use std::path::Path;
 use zoo::Entry;
-use zoo::params::Params;
+use zoo::params::{NormPolicy, Params};
 use zoo::weights::{self, Adapt, Target, WeightsError};
 use zoo::{Model, ModelCard};
 
@@ -24,6 +24,8 @@ pub(super) fn load(entry: &Entry, path: &Path, device: &Device) -> Result<Box<dy
         Error::input(error.to_string())
     })?;
     let params = Params::new(0);
+    // Constants, so that filters are kept as the kernels read them.
+    params.freeze(|_| true, NormPolicy::Frozen)?;
     params.load(loaded)?;
     Ok((entry.build)(classes, params.var_builder(DType::F32, device))?)
 }

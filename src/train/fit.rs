@@ -15,9 +15,6 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Instant;
 use zoo::random::ForwardKey;
 
-/// candle walks and drops a graph recursively: 20,000 operations overflow 2 MiB.
-const STACK: usize = 256 << 20;
-
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
@@ -43,15 +40,9 @@ pub fn fit<T: Task>(
     experiment: &Experiment,
     resume: Option<Checkpoint>,
     stop: &AtomicI32,
-    observer: &mut (dyn Observer + Send),
+    observer: &mut dyn Observer,
 ) -> Result<Outcome> {
-    std::thread::scope(|scope| {
-        let training = std::thread::Builder::new().name("train".to_owned()).stack_size(STACK);
-        let handle = training
-            .spawn_scoped(scope, || Run::begin(task, experiment, resume, stop, observer)?.train())
-            .map_err(|error| Error::failed(format!("cannot start the training thread: {error}")))?;
-        handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+    Run::begin(task, experiment, resume, stop, observer)?.train()
 }
 
 /// Everything that a step may change, and what it is measured against.
@@ -64,7 +55,7 @@ struct Run<'a, T> {
     ema: Option<Ema>,
     progress: Progress,
     stop: &'a AtomicI32,
-    observer: &'a mut (dyn Observer + Send),
+    observer: &'a mut dyn Observer,
 }
 
 impl<'a, T: Task> Run<'a, T> {
@@ -73,7 +64,7 @@ impl<'a, T: Task> Run<'a, T> {
         experiment: &'a Experiment,
         resume: Option<Checkpoint>,
         stop: &'a AtomicI32,
-        observer: &'a mut (dyn Observer + Send),
+        observer: &'a mut dyn Observer,
     ) -> Result<Self> {
         let steps_per_epoch = task.batches_per_epoch().div_ceil(experiment.accumulate) as u64;
         let steps = Course { steps: 0, steps_per_epoch }.steps_of(experiment.length);

@@ -134,10 +134,7 @@ impl InvertedResidual {
     fn stages(&self, x: &Tensor, train: bool) -> Result<[Tensor; 3]> {
         let x = segment(
             &channels_last(x)?,
-            |x| {
-                let x = self.conv1.forward(x)?;
-                self.bn1.forward_t(&x, Activation::Silu, train)
-            },
+            |x| { self.bn1.forward_conv_t(&self.conv1, x, Activation::Silu, train) },
         )?;
         let c2 = stage(&x, &self.layer1, |block, x| block.forward_t(x, train))?;
         let c3 = stage(&c2, &self.layer2, |block, x| block.forward_t(x, train))?;
@@ -263,13 +260,10 @@ impl InvertedBlock {
     /// The block's output; `train` says whether norms use the batch and dropouts draw.
     pub fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         let shortcut = x.clone();
-        let x = self.expand.forward(x)?;
-        let x = self.bn1.forward_t(&x, Activation::Silu, train)?;
-        let x = self.depthwise.forward(&x)?;
-        let x = self.bn2.forward_t(&x, Activation::Silu, train)?;
+        let x = self.bn1.forward_conv_t(&self.expand, x, Activation::Silu, train)?;
+        let x = self.bn2.forward_conv_t(&self.depthwise, &x, Activation::Silu, train)?;
         let x = self.se.forward(&x)?;
-        let x = self.project.forward(&x)?;
-        let x = self.bn3.forward_t(&x, Activation::Identity, train)?;
+        let x = self.bn3.forward_conv_t(&self.project, &x, Activation::Identity, train)?;
         if self.keeps_shape {
             let x = self.drop_path.forward_t(&x, train)?;
             add_activation(&x, &shortcut, Activation::Identity)

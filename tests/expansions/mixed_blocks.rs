@@ -127,14 +127,18 @@ impl MixedBlocks {
         let x = segment(
             &channels_last(x)?,
             |x| {
-                let x = self.conv1.0.forward(x)?;
-                let x = self.conv1.1.forward_t(&x, self.conv1.2, train)?;
-                let x = self.conv1.3.forward(&x)?;
-                let x = self.conv1.4.forward_t(&x, self.conv1.5, train)?;
-                let x = self.conv1.6.forward(&x)?;
-                let x = self.bn1.forward_t(&x, Activation::Relu, train)?;
-                let x = self.maxpool.0.forward(&x)?;
-                self.maxpool.1.forward_t(&x, self.maxpool.2, train)
+                let x = self
+                    .conv1
+                    .1
+                    .forward_conv_t(&self.conv1.0, x, self.conv1.2, train)?;
+                let x = self
+                    .conv1
+                    .4
+                    .forward_conv_t(&self.conv1.3, &x, self.conv1.5, train)?;
+                let x = self
+                    .bn1
+                    .forward_conv_t(&self.conv1.6, &x, Activation::Relu, train)?;
+                self.maxpool.1.forward_conv_t(&self.maxpool.0, &x, self.maxpool.2, train)
             },
         )?;
         let c2 = stage(&x, &self.layer1, |block, x| block.forward_t(x, train))?;
@@ -253,8 +257,7 @@ impl Downsample {
     /// The layers, one after another.
     pub fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         let x = self.0.forward(x)?;
-        let x = self.1.forward(&x)?;
-        self.2.forward_t(&x, Activation::Identity, train)
+        self.2.forward_conv_t(&self.1, &x, Activation::Identity, train)
     }
 }
 /// A residual block: `[N, .., c_in]` to `[N, .., 2 * channels]`.
@@ -315,11 +318,12 @@ impl ResNetDBlock {
             Some(downsample) => downsample.forward_t(x, train)?,
             None => x.clone(),
         };
-        let x = self.reduce.0.forward(x)?;
-        let x = self.reduce.1.forward_t(&x, self.reduce.2, train)?;
+        let x = self.reduce.1.forward_conv_t(&self.reduce.0, x, self.reduce.2, train)?;
         let x = self.pool.forward(&x)?;
-        let x = self.conv.0.forward(&x)?;
-        let x = self.conv.1.forward_t(&x, Activation::Identity, train)?;
+        let x = self
+            .conv
+            .1
+            .forward_conv_t(&self.conv.0, &x, Activation::Identity, train)?;
         let x = self.attention.forward(&x)?;
         add_activation(&x, &shortcut, Activation::Relu)
     }
@@ -359,8 +363,7 @@ impl Downsample2 {
     /// The layers, one after another.
     pub fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         let x = self.0.forward(x)?;
-        let x = self.1.forward(&x)?;
-        self.2.forward_t(&x, Activation::Identity, train)
+        self.2.forward_conv_t(&self.1, &x, Activation::Identity, train)
     }
 }
 /// A residual block: `[N, .., c_in]` to `[N, .., 4 * channels]`.
@@ -444,12 +447,9 @@ impl SeBottleneck {
             Some(downsample) => downsample.forward_t(x, train)?,
             None => x.clone(),
         };
-        let x = self.conv1.forward(x)?;
-        let x = self.bn1.forward_t(&x, Activation::Relu, train)?;
-        let x = self.conv2.forward(&x)?;
-        let x = self.bn2.forward_t(&x, Activation::Relu, train)?;
-        let x = self.conv3.forward(&x)?;
-        let x = self.bn3.forward_t(&x, Activation::Identity, train)?;
+        let x = self.bn1.forward_conv_t(&self.conv1, x, Activation::Relu, train)?;
+        let x = self.bn2.forward_conv_t(&self.conv2, &x, Activation::Relu, train)?;
+        let x = self.bn3.forward_conv_t(&self.conv3, &x, Activation::Identity, train)?;
         let x = self.se.forward(&x)?;
         add_activation(&x, &shortcut, Activation::Relu)
     }
@@ -528,12 +528,9 @@ impl Bottleneck {
             Some(downsample) => downsample.forward_t(x, train)?,
             None => x.clone(),
         };
-        let x = self.conv1.forward(x)?;
-        let x = self.bn1.forward_t(&x, Activation::Relu, train)?;
-        let x = self.conv2.forward(&x)?;
-        let x = self.bn2.forward_t(&x, Activation::Relu, train)?;
-        let x = self.conv3.forward(&x)?;
-        self.bn3.forward_add_t(&x, &shortcut, Activation::Relu, train)
+        let x = self.bn1.forward_conv_t(&self.conv1, x, Activation::Relu, train)?;
+        let x = self.bn2.forward_conv_t(&self.conv2, &x, Activation::Relu, train)?;
+        self.bn3.forward_conv_add_t(&self.conv3, &x, &shortcut, Activation::Relu, train)
     }
 }
 /// In torch a `Sequential`: its fields are the checkpoint's indices.

@@ -135,8 +135,9 @@ impl Preactivation {
         let x = segment(
             &channels_last(x)?,
             |x| {
-                let x = self.conv1.forward(x)?;
-                let x = self.bn1.forward_t(&x, Activation::Relu, train)?;
+                let x = self
+                    .bn1
+                    .forward_conv_t(&self.conv1, x, Activation::Relu, train)?;
                 self.maxpool.forward(&x)
             },
         )?;
@@ -202,8 +203,7 @@ impl Downsample {
     }
     /// The layers, one after another.
     pub fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        let x = self.0.forward(x)?;
-        self.1.forward_t(&x, Activation::Identity, train)
+        self.1.forward_conv_t(&self.0, x, Activation::Identity, train)
     }
 }
 /// A residual block: `[N, .., c_in]` to `[N, .., 2 * channels]`.
@@ -311,8 +311,7 @@ impl PreactBlock {
             None => x.clone(),
         };
         let x = self.norm1.forward_t(x, Activation::Relu, train)?;
-        let x = self.conv1.forward(&x)?;
-        let x = self.norm2.forward_t(&x, Activation::Relu, train)?;
+        let x = self.norm2.forward_conv_t(&self.conv1, &x, Activation::Relu, train)?;
         let x = self.conv2.forward(&x)?;
         let x = self.drop.forward_t(&x, train)?;
         let x = self.norm3.forward_t(&x, Activation::Relu, train)?;

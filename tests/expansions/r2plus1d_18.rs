@@ -117,10 +117,8 @@ impl R2plus1d18 {
         let x = segment(
             &channels_last(x)?,
             |x| {
-                let x = self.stem.0.forward(x)?;
-                let x = self.stem.1.forward_t(&x, self.stem.2, train)?;
-                let x = self.stem.3.forward(&x)?;
-                self.stem.4.forward_t(&x, self.stem.5, train)
+                let x = self.stem.1.forward_conv_t(&self.stem.0, x, self.stem.2, train)?;
+                self.stem.4.forward_conv_t(&self.stem.3, &x, self.stem.5, train)
             },
         )?;
         let c2 = stage(&x, &self.layer1, |block, x| block.forward_t(x, train))?;
@@ -325,8 +323,7 @@ impl Downsample {
     }
     /// The layers, one after another.
     pub fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        let x = self.0.forward(x)?;
-        self.1.forward_t(&x, Activation::Identity, train)
+        self.1.forward_conv_t(&self.0, x, Activation::Identity, train)
     }
 }
 /// A residual block: `[N, .., c_in]` to `[N, .., channels]`.
@@ -378,14 +375,20 @@ impl BasicBlock {
             Some(downsample) => downsample.forward_t(x, train)?,
             None => x.clone(),
         };
-        let x = self.conv1.0.0.forward(x)?;
-        let x = self.conv1.0.1.forward_t(&x, self.conv1.0.2, train)?;
-        let x = self.conv1.0.3.forward(&x)?;
-        let x = self.conv1.1.forward_t(&x, self.conv1.2, train)?;
-        let x = self.conv2.0.0.forward(&x)?;
-        let x = self.conv2.0.1.forward_t(&x, self.conv2.0.2, train)?;
-        let x = self.conv2.0.3.forward(&x)?;
-        self.conv2.1.forward_add_t(&x, &shortcut, Activation::Relu, train)
+        let x = self
+            .conv1
+            .0
+            .1
+            .forward_conv_t(&self.conv1.0.0, x, self.conv1.0.2, train)?;
+        let x = self.conv1.1.forward_conv_t(&self.conv1.0.3, &x, self.conv1.2, train)?;
+        let x = self
+            .conv2
+            .0
+            .1
+            .forward_conv_t(&self.conv2.0.0, &x, self.conv2.0.2, train)?;
+        self.conv2
+            .1
+            .forward_conv_add_t(&self.conv2.0.3, &x, &shortcut, Activation::Relu, train)
     }
 }
 /// In torch a `Sequential`: its fields are the checkpoint's indices.

@@ -184,8 +184,9 @@ impl Body {
         let x = segment(
             &channels_last(x)?,
             |x| {
-                let x = self.conv1.forward(x)?;
-                let x = self.bn1.forward_t(&x, Activation::Relu, train)?;
+                let x = self
+                    .bn1
+                    .forward_conv_t(&self.conv1, x, Activation::Relu, train)?;
                 self.maxpool.forward(&x)
             },
         )?;
@@ -229,8 +230,7 @@ impl Downsample {
     }
     /// The layers, one after another.
     pub fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        let x = self.0.forward(x)?;
-        self.1.forward_t(&x, Activation::Identity, train)
+        self.1.forward_conv_t(&self.0, x, Activation::Identity, train)
     }
 }
 /// A residual block: `[N, .., c_in]` to `[N, .., 4 * channels]`.
@@ -307,11 +307,8 @@ impl Bottleneck {
             Some(downsample) => downsample.forward_t(x, train)?,
             None => x.clone(),
         };
-        let x = self.conv1.forward(x)?;
-        let x = self.bn1.forward_t(&x, Activation::Relu, train)?;
-        let x = self.conv2.forward(&x)?;
-        let x = self.bn2.forward_t(&x, Activation::Relu, train)?;
-        let x = self.conv3.forward(&x)?;
-        self.bn3.forward_add_t(&x, &shortcut, Activation::Relu, train)
+        let x = self.bn1.forward_conv_t(&self.conv1, x, Activation::Relu, train)?;
+        let x = self.bn2.forward_conv_t(&self.conv2, &x, Activation::Relu, train)?;
+        self.bn3.forward_conv_add_t(&self.conv3, &x, &shortcut, Activation::Relu, train)
     }
 }

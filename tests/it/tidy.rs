@@ -67,7 +67,7 @@ fn imports_point_downward() {
         ("ops", &[]),
         ("hub", &["weights", "params"]),
         ("weights", &["params"]),
-        ("params", &[]),
+        ("params", &["ops"]),
         ("update", &[]),
     ];
     assert_edges("zoo/src/", &["crate"], zoo, &["grad", "model", "random", "no_grad", "Model", "ModelCard"]);

@@ -1,5 +1,6 @@
 //! The parameters of a model: where their first values come from, and which of them are trained.
 
+use crate::ops::conv::forget_kept_filters;
 use crate::random::{Key, Stream, stream_of};
 use candle_core::{DType, Device, Result, Shape, Tensor, Var, bail};
 use candle_nn::init::{Init, NormalOrUniform};
@@ -177,6 +178,7 @@ impl Params {
         for (name, entry) in &state.entries {
             entry.var.set(&values[name].to_device(entry.var.device())?.to_dtype(entry.var.dtype())?)?;
         }
+        forget_kept_filters();
         Ok(())
     }
 
@@ -397,6 +399,7 @@ pub(crate) fn abridged(names: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nn::{Conv, ConvConfig};
     use candle_nn::init::{FanInOut, NonLinearity};
 
     const KAIMING: Init =
@@ -494,6 +497,12 @@ mod tests {
         let held = built(&to)?;
         to.set_state_dict(&from.state_dict())?;
         assert_eq!(values(&held), values(&from.state_dict()["conv.weight"]), "a frozen tensor follows too");
+        let conv = Conv::of(held, None, ConvConfig::new([3; 2]));
+        let x = Tensor::ones((1, 5, 5, 32), DType::F32, &Device::Cpu)?;
+        let before = conv.forward(&x)?;
+        to.set_state_dict(&from.state_dict().into_iter().map(|(k, v)| Ok((k, (v * 2.)?))).collect::<Result<_>>()?)?;
+        assert_eq!(values(&conv.forward(&x)?), values(&(before * 2.)?), "and so do the filters that a layer keeps");
+        to.set_state_dict(&from.state_dict())?;
 
         let mut state = from.state_dict();
         state.insert("extra".into(), Tensor::zeros(1, DType::F32, &Device::Cpu)?);

@@ -7,7 +7,7 @@ use super::workload::{Workload, WorkloadArguments};
 use crate::cli::Context;
 use crate::error::Result;
 use zoo::no_grad;
-use zoo::params::Params;
+use zoo::params::{NormPolicy, Params};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -36,7 +36,9 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
     peers.check(&workload.work("infer", "infer"))?;
     let largest = workload.multiplying().map(|row| row.output.iter().product::<usize>()).max();
     workload.check_memory(largest.unwrap_or(0))?;
-    let model = workload.build(&Params::new(0))?;
+    let params = Params::new(0);
+    params.freeze(|_| true, NormPolicy::Frozen)?;
+    let model = workload.build(&params)?;
     let images = workload.samples()?.images;
     let headless = workload.entry.card.classifier.is_none();
     let timing = arguments.effort.measure(|| {

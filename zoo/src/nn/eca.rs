@@ -25,7 +25,7 @@ impl EfficientChannelAttention {
         let init = Init::Uniform { lo: -bound, up: bound };
         let weight = vb.pp("conv").get_with_hints((1, 1, kernel), "weight", init)?;
         let config = ConvConfig { padding: [kernel / 2], ..ConvConfig::new([kernel]) };
-        Ok(EfficientChannelAttention { conv: Conv1d { weight, bias: None, config } })
+        Ok(EfficientChannelAttention { conv: Conv1d::of(weight, None, config) })
     }
 
     /// `x[N, spatial.., C]`, scaled.

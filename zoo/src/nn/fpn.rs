@@ -71,7 +71,7 @@ fn convolution(c_in: usize, c_out: usize, side: usize, vb: VarBuilder) -> Result
     let weight = vb.get_with_hints((c_out, c_in, side, side), "weight", Init::Kaiming { dist, fan, non_linearity })?;
     let bias = vb.get_with_hints(c_out, "bias", Init::Const(0.))?;
     let config = ConvConfig { padding: [side / 2; 2], bias: true, ..ConvConfig::new([side; 2]) };
-    Ok(Conv2d { weight, bias: Some(bias), config })
+    Ok(Conv2d::of(weight, Some(bias), config))
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Normalisation with what follows it.
 
+use super::conv::Conv;
 use crate::grad::parameter;
+use crate::ops::conv::{Fused, can_fuse};
 use crate::ops::{self, Activation, BatchStatistics, Epilogue};
 use candle_core::{DType, Result, Tensor, Var, bail};
 use candle_nn::{Init, VarBuilder};
@@ -80,6 +82,64 @@ impl BatchNorm {
         finish(activation, |relu| self.normalise(x, Epilogue { residual: Some(shortcut), relu }, train))
     }
 
+    /// `self.forward_t(&conv.forward(x)?, ..)`, in evaluation in one pass over memory.
+    ///
+    /// # Errors
+    /// As [`Self::forward_t`], and as [`Conv::forward`].
+    pub fn forward_conv_t<const D: usize>(
+        &self,
+        conv: &Conv<D>,
+        x: &Tensor,
+        activation: Activation,
+        train: bool,
+    ) -> Result<Tensor> {
+        finish(activation, |relu| self.normalise_conv(conv, x, Epilogue { residual: None, relu }, train))
+    }
+
+    /// `self.forward_add_t(&conv.forward(x)?, ..)`, in evaluation in one pass over memory.
+    ///
+    /// # Errors
+    /// As [`Self::forward_t`], and as [`Conv::forward`].
+    pub fn forward_conv_add_t<const D: usize>(
+        &self,
+        conv: &Conv<D>,
+        x: &Tensor,
+        shortcut: &Tensor,
+        activation: Activation,
+        train: bool,
+    ) -> Result<Tensor> {
+        finish(activation, |relu| self.normalise_conv(conv, x, Epilogue { residual: Some(shortcut), relu }, train))
+    }
+
+    fn normalise_conv<const D: usize>(
+        &self,
+        conv: &Conv<D>,
+        x: &Tensor,
+        epilogue: Epilogue,
+        train: bool,
+    ) -> Result<Tensor> {
+        let [weight, bias] = [&self.weight, &self.bias].map(parameter);
+        let [mean, variance] = [&self.running_mean, &self.running_var].map(Tensor::detach);
+        let (kernel, conv_bias) = (parameter(&conv.weight), conv.bias.as_ref().map(parameter));
+        let operands = [x, &kernel, &weight, &bias, &mean, &variance];
+        let operands: Vec<&Tensor> = operands.into_iter().chain(&conv_bias).chain(epilogue.residual).collect();
+        if train && !self.is_frozen() || !can_fuse(&operands) {
+            return self.normalise(&conv.forward(x)?, epilogue, train);
+        }
+        let [weight, bias, mean, variance] = [&weight, &bias, &mean, &variance].map(Tensor::to_vec1::<f32>);
+        let (bias, mean, variance) = (bias?, mean?, variance?);
+        let inverse = variance.iter().map(|&variance| 1. / (f64::from(variance) + self.config.eps).sqrt());
+        let scale: Vec<f64> =
+            weight?.into_iter().zip(inverse).map(|(weight, inverse)| f64::from(weight) * inverse).collect();
+        let conv_bias = conv_bias.map_or_else(|| Ok(vec![0.; bias.len()]), |bias| bias.to_vec1::<f32>())?;
+        let moved = conv_bias.iter().zip(&mean).map(|(bias, mean)| f64::from(*bias) - f64::from(*mean));
+        let shift =
+            bias.iter().zip(&scale).zip(moved).map(|((bias, scale), moved)| (f64::from(*bias) + scale * moved) as f32);
+        let (scale, shift): (Vec<f32>, Vec<f32>) = (scale.iter().map(|scale| *scale as f32).collect(), shift.collect());
+        let Epilogue { residual, relu } = epilogue;
+        conv.fused(x, Some(Fused { scale: &scale, shift: &shift, residual, relu }))
+    }
+
     fn normalise(&self, x: &Tensor, epilogue: Epilogue, train: bool) -> Result<Tensor> {
         let affine = packed(&self.weight, &self.bias)?;
         if !train || self.is_frozen() {
@@ -141,6 +201,35 @@ impl GroupNorm {
         finish(activation, |relu| self.normalise(x, Epilogue { residual: Some(shortcut), relu }))
     }
 
+    /// `self.forward_t(&conv.forward(x)?, ..)`.
+    ///
+    /// # Errors
+    /// As [`Self::forward_t`], and as [`Conv::forward`].
+    pub fn forward_conv_t<const D: usize>(
+        &self,
+        conv: &Conv<D>,
+        x: &Tensor,
+        activation: Activation,
+        train: bool,
+    ) -> Result<Tensor> {
+        self.forward_t(&conv.forward(x)?, activation, train)
+    }
+
+    /// `self.forward_add_t(&conv.forward(x)?, ..)`.
+    ///
+    /// # Errors
+    /// As [`Self::forward_t`], and as [`Conv::forward`].
+    pub fn forward_conv_add_t<const D: usize>(
+        &self,
+        conv: &Conv<D>,
+        x: &Tensor,
+        shortcut: &Tensor,
+        activation: Activation,
+        train: bool,
+    ) -> Result<Tensor> {
+        self.forward_add_t(&conv.forward(x)?, shortcut, activation, train)
+    }
+
     fn normalise(&self, x: &Tensor, epilogue: Epilogue) -> Result<Tensor> {
         ops::group_norm(x, &packed(&self.weight, &self.bias)?, self.groups, self.eps, epilogue)
     }
@@ -173,9 +262,16 @@ fn packed(weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::conv::ConvConfig;
     use super::*;
+    use crate::ops::oracle;
     use candle_core::Device;
     use candle_nn::VarMap;
+    use std::collections::BTreeMap;
+
+    fn normal(shape: &[usize], seed: u64) -> Result<Tensor> {
+        oracle::normal(shape, seed).to_dtype(DType::F32)
+    }
 
     fn layer(vars: &VarMap, config: NormConfig) -> Result<BatchNorm> {
         BatchNorm::new(2, config, VarBuilder::from_varmap(vars, DType::F32, &Device::Cpu))
@@ -224,6 +320,38 @@ mod tests {
         assert!(norm.is_frozen() && !y.track_op());
         assert_eq!(values(&y), [2., 5.]);
         assert_eq!(values(&norm.running_mean), [1., 1.]);
+        Ok(())
+    }
+
+    /// In one pass (without a graph) and in two, with a bias, a shortcut, any activation.
+    #[test]
+    fn a_norm_of_a_convolution_is_the_same_in_one_pass() -> Result<()> {
+        let vars = VarMap::new();
+        let vb = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu);
+        let config = ConvConfig { bias: true, padding: [1; 2], ..ConvConfig::new([3; 2]) };
+        let (conv, norm) = (Conv::new(3, 2, config, vb.pp("conv"))?, layer(&vars, NormConfig::default())?);
+        let named: BTreeMap<String, Var> = vars.data().lock().unwrap().clone().into_iter().collect();
+        for (seed, var) in (0..).zip(named.values()) {
+            var.set(&(normal(var.dims(), seed)?.abs()? + 0.1)?)?;
+        }
+        let (x, shortcut) = (normal(&[2, 5, 4, 3], 10)?, normal(&[2, 5, 4, 2], 11)?);
+        for activation in [Activation::Relu, Activation::Silu] {
+            let two = norm.forward_t(&conv.forward(&x)?, activation, false)?;
+            let two_added = norm.forward_add_t(&conv.forward(&x)?, &shortcut, activation, false)?;
+            for (one, two) in [
+                (crate::no_grad(|| norm.forward_conv_t(&conv, &x, activation, false))?, &two),
+                (norm.forward_conv_t(&conv, &x, activation, false)?, &two),
+                (crate::no_grad(|| norm.forward_conv_add_t(&conv, &x, &shortcut, activation, false))?, &two_added),
+                (norm.forward_conv_add_t(&conv, &x, &shortcut, activation, false)?, &two_added),
+            ] {
+                let close = values(&one).iter().zip(values(two)).all(|(a, b)| (a - b).abs() < 1e-5);
+                assert!(close, "{one} is not {two}");
+            }
+        }
+        // In training the batch's statistics count, without a graph too.
+        let trained = crate::no_grad(|| norm.forward_conv_t(&conv, &x, Activation::Identity, true))?;
+        assert!(trained.mean_all()?.to_scalar::<f32>()?.abs() < 1., "{trained}");
+        assert_ne!(values(&trained), values(&norm.forward_conv_t(&conv, &x, Activation::Identity, false)?));
         Ok(())
     }
 

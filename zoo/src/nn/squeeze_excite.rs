@@ -45,5 +45,5 @@ fn pointwise(c_in: usize, c_out: usize, vb: VarBuilder) -> Result<Conv2d> {
     let weight = vb.get_with_hints((c_out, c_in, 1, 1), "weight", Init::Kaiming { dist, fan, non_linearity })?;
     let bound = 1. / (c_in.max(1) as f64).sqrt();
     let bias = vb.get_with_hints(c_out, "bias", Init::Uniform { lo: -bound, up: bound })?;
-    Ok(Conv2d { weight, bias: Some(bias), config: ConvConfig { bias: true, ..ConvConfig::new([1; 2]) } })
+    Ok(Conv2d::of(weight, Some(bias), ConvConfig { bias: true, ..ConvConfig::new([1; 2]) }))
 }

@@ -3,7 +3,7 @@
 use candle_core::{Error, Result};
 use std::cell::RefCell;
 use std::marker::PhantomData;
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
 
 /// Part `i` of `parts` of `0..len`, as even as possible.
 pub(crate) fn part(len: usize, parts: usize, i: usize) -> Range<usize> {
@@ -70,9 +70,39 @@ pub(crate) unsafe fn output(len: usize, write: impl FnOnce(Disjoint)) -> Result<
 
 /// One cache line, so that no vector access of a scratch buffer crosses one.
 #[repr(C, align(64))]
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Line([f32; LINE]);
 const LINE: usize = 16;
+
+/// Numbers that begin at a cache line, to be kept.
+#[derive(Debug)]
+pub(crate) struct Aligned {
+    lines: Vec<Line>,
+    len: usize,
+}
+
+impl Aligned {
+    /// Zeros.
+    pub(crate) fn zeros(len: usize) -> Self {
+        Aligned { lines: vec![Line([0.0; LINE]); len.div_ceil(LINE)], len }
+    }
+}
+
+impl Deref for Aligned {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        // SAFETY: a `Line` is exactly `LINE` f32 without padding, and `lines` holds at least `len` of them.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast::<f32>(), self.len) }
+    }
+}
+
+impl DerefMut for Aligned {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as above, and they are borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast::<f32>(), self.len) }
+    }
+}
 
 /// A thread keeps no scratch buffer larger than this (in lines: 64 MiB).
 const KEPT_LINES: usize = 1 << 20;

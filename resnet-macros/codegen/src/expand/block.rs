@@ -233,9 +233,9 @@ fn forward(module: &mut Module<'_>, block: &Block, defined: &Defined, drop_path:
     let mut train =
         if defined.shortcut == ShortcutKind::Downsample || drop_if_added { quote!(train) } else { train_name(&steps) };
     let body = match (defined.shortcut, steps.last().cloned()) {
-        (ShortcutKind::None, Some(Step::Norm { path, activation: None })) if !identity => {
+        (ShortcutKind::None, Some(Step::Norm { path, conv, activation: None })) if !identity => {
             steps.pop();
-            steps.push(Step::Norm { path, activation: Some(after) });
+            steps.push(Step::Norm { path, conv, activation: Some(after) });
             chain(&steps, None)
         }
         (ShortcutKind::None, _) if identity => chain(&steps, None),
@@ -250,11 +250,15 @@ fn forward(module: &mut Module<'_>, block: &Block, defined: &Defined, drop_path:
             let end = quote!(if self.keeps_shape { #drop add_activation(&x, &shortcut, #after) } else { #plain });
             chain(&steps, Some(end))
         }
-        (_, Some(Step::Norm { path, activation: None })) => {
+        (_, Some(Step::Norm { path, conv, activation: None })) => {
             steps.pop();
             train = quote!(train);
             let x = if steps.is_empty() { quote!(x) } else { quote!(&x) };
-            chain(&steps, Some(quote!(#path.forward_add_t(#x, &shortcut, #after, train))))
+            let end = match conv {
+                Some(conv) => quote!(#path.forward_conv_add_t(&#conv, #x, &shortcut, #after, train)),
+                None => quote!(#path.forward_add_t(#x, &shortcut, #after, train)),
+            };
+            chain(&steps, Some(end))
         }
         (_, _) => {
             module.nn.insert("add_activation");

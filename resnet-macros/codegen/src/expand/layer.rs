@@ -465,7 +465,14 @@ impl Module<'_> {
                 }
             };
             match &layer.op {
-                Op::Norm { .. } => steps.push(Step::Norm { path, activation: None }),
+                Op::Norm { .. } => {
+                    let conv = match steps.pop_if(|step| matches!(step, Step::Conv(_))) {
+                        Some(Step::Conv(conv)) => Some(conv),
+                        _ => None,
+                    };
+                    steps.push(Step::Norm { path, conv, activation: None });
+                }
+                Op::Conv(_) => steps.push(Step::Conv(path)),
                 Op::Activation(kind) => {
                     let value = if in_tuple { path } else { activation(*kind) };
                     self.nn.insert("Activation");
@@ -533,27 +540,32 @@ pub(super) fn describe(op: &Op, scope: &Scope) -> String {
 pub(super) enum Step {
     /// `path.forward(x)`.
     Forward(TokenStream),
+    /// `path.forward(x)`, of a convolution.
+    Conv(TokenStream),
     /// `path.forward_t(x, train)`.
     ForwardT(TokenStream),
-    /// `path.forward_t(x, activation, train)`.
-    Norm { path: TokenStream, activation: Option<TokenStream> },
+    /// `path.forward_t(x, activation, train)`, or after a convolution `path.forward_conv_t(&conv, x, activation, train)`.
+    Norm { path: TokenStream, conv: Option<TokenStream>, activation: Option<TokenStream> },
 }
 
 impl Step {
     /// The call on `x`, of type `Result<Tensor>`.
     pub fn call(&self, x: &TokenStream) -> TokenStream {
         match self {
-            Step::Forward(path) => quote!(#path.forward(#x)),
+            Step::Forward(path) | Step::Conv(path) => quote!(#path.forward(#x)),
             Step::ForwardT(path) => quote!(#path.forward_t(#x, train)),
-            Step::Norm { path, activation } => {
+            Step::Norm { path, conv, activation } => {
                 let activation = activation.clone().unwrap_or_else(|| quote!(Activation::Identity));
-                quote!(#path.forward_t(#x, #activation, train))
+                match conv {
+                    Some(conv) => quote!(#path.forward_conv_t(&#conv, #x, #activation, train)),
+                    None => quote!(#path.forward_t(#x, #activation, train)),
+                }
             }
         }
     }
 
     fn uses_train(&self) -> bool {
-        !matches!(self, Step::Forward(_))
+        !matches!(self, Step::Forward(_) | Step::Conv(_))
     }
 }
 

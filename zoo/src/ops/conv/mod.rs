@@ -12,11 +12,13 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use cpu::{KeptFilters, forget_kept_filters};
 pub(crate) use problem::Problem;
 
 use super::Isa;
 use super::node::{in_main_memory, record, values};
 use candle_core::{Device, Result, Tensor};
+use cpu::{Finish, Weight};
 
 /// How the windows of a convolution lie on its input; the kernel's size is the weight's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,8 +64,62 @@ pub fn conv<const D: usize>(x: &Tensor, weight: &Tensor, geometry: &Geometry<D>)
     }
 }
 
+/// What follows a convolution in the same pass over memory: `relu(scale * y + shift + residual)`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fused<'a> {
+    /// `[O]`.
+    pub scale: &'a [f32],
+    /// `[O]`.
+    pub shift: &'a [f32],
+    /// Of the result's shape.
+    pub residual: Option<&'a Tensor>,
+    pub relu: bool,
+}
+
+/// Whether [`conv_fused`] takes these operands.
+pub(crate) fn can_fuse(operands: &[&Tensor]) -> bool {
+    in_main_memory(operands) && !operands.iter().any(|operand| operand.track_op())
+}
+
+/// [`conv`] without a graph, and what follows it; the filters are kept in `kept` where the weight is constant.
+///
+/// # Errors
+/// As of [`conv`], and where what follows has other shapes.
+pub(crate) fn conv_fused<const D: usize>(
+    x: &Tensor,
+    weight: &Tensor,
+    geometry: &Geometry<D>,
+    fused: Option<Fused>,
+    kept: Option<&KeptFilters>,
+) -> Result<Tensor> {
+    let problem = Problem::new(x, weight, geometry)?;
+    let shape = problem.output_shape(D);
+    if let Some(Fused { scale, shift, residual, .. }) = fused {
+        let out = problem.out_channels;
+        if scale.len() != out || shift.len() != out {
+            let (scale, shift) = (scale.len(), shift.len());
+            candle_core::bail!("a norm of {scale} and {shift} channels follows a convolution to {out}");
+        }
+        if let Some(residual) = residual.filter(|residual| *residual.shape() != shape) {
+            candle_core::bail!("a residual of {:?} cannot be added to {shape:?}", residual.shape());
+        }
+    }
+    if let Some(kept) = kept {
+        kept.check(weight.id());
+    }
+    let (x, weight) = (x.contiguous()?, weight.contiguous()?);
+    let residual = fused.and_then(|fused| fused.residual).map(Tensor::contiguous).transpose()?;
+    let y = {
+        let residual = residual.as_ref().map(values).transpose()?;
+        let residual = residual.as_deref();
+        let finish = fused.map(|Fused { scale, shift, relu, .. }| Finish { scale, shift, residual, relu });
+        cpu::forward(Isa::chosen()?, &problem, &values(&x)?, Weight { values: &values(&weight)?, kept }, finish)?
+    };
+    Tensor::from_vec(y, shape, &Device::Cpu)
+}
+
 fn on_cpu(isa: Isa, problem: Problem, dims: usize, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    let y = cpu::forward(isa, &problem, &values(x)?, &values(weight)?)?;
+    let y = cpu::forward(isa, &problem, &values(x)?, Weight::new(&values(weight)?), None)?;
     let wants = [x.track_op(), weight.track_op()];
     let (x_saved, weight_saved) = (x.detach(), weight.detach());
     record("conv", [x, weight], y, problem.output_shape(dims), move |_, dy| {

@@ -1,3 +1,4 @@
+use super::cpu::Weight;
 use super::*;
 use crate::random::{Key, Stream};
 use candle_core::{DType, Var};
@@ -85,7 +86,7 @@ fn kernels_equal_the_reference<const D: usize>(cases: usize) -> Result<()> {
         let (x, w, g) = (f32s(&x)?, f32s(&w)?, f32s(&g)?);
         for isa in Isa::available() {
             let got = [
-                cpu::forward(isa, &problem, &x, &w)?,
+                cpu::forward(isa, &problem, &x, Weight::new(&w), None)?,
                 cpu::data_gradient(isa, &problem, &g, &w)?,
                 cpu::weight_gradient(isa, &problem, &x, &g)?,
             ];
@@ -153,7 +154,7 @@ fn kernels_equal_the_reference_on_real_shapes_and_bits_do_not_depend_on_threads(
         for isa in Isa::available() {
             let run = || -> Result<[Vec<f32>; 3]> {
                 Ok([
-                    cpu::forward(isa, &problem, &x, &w)?,
+                    cpu::forward(isa, &problem, &x, Weight::new(&w), None)?,
                     cpu::data_gradient(isa, &problem, &g, &w)?,
                     cpu::weight_gradient(isa, &problem, &x, &g)?,
                 ])
@@ -169,6 +170,50 @@ fn kernels_equal_the_reference_on_real_shapes_and_bits_do_not_depend_on_threads(
                 assert!(same, "{} threads change bits with {isa:?}: {problem:?}", pool.current_num_threads());
             }
         }
+    }
+    Ok(())
+}
+
+/// What follows a convolution in evaluation, and filters kept from one call to the next.
+#[test]
+fn fused_convolutions_equal_the_reference_and_kept_filters_follow_the_weight() -> Result<()> {
+    let random: Vec<Case<2>> = (0..120).map(|index| Case::new(&mut stream("fused", index))).collect();
+    for (index, case) in random.into_iter().chain(larger()).enumerate() {
+        let problem = case.problem();
+        let mut stream = stream("fused operands", index);
+        let (x, w) = (normal(&mut stream, &case.x)?, normal(&mut stream, &case.weight)?);
+        let shape = problem.output_shape(2);
+        let [scale, shift] = [0, 1].map(|_| normal(&mut stream, &[problem.out_channels]));
+        let (scale, shift) = (((scale? * 0.1)? + 1.)?, shift?);
+        let (residual, relu) = ((index % 3 > 0).then(|| normal(&mut stream, shape.dims())).transpose()?, index % 2 > 0);
+        let expected = |w: &Tensor| -> Result<Vec<f64>> {
+            let y = reference::conv(&x, w, &problem, 2)?.broadcast_mul(&scale)?.broadcast_add(&shift)?;
+            let y = residual.as_ref().map_or(Ok(y.clone()), |residual| &y + residual)?;
+            if relu { y.relu() } else { Ok(y) }?.flatten_all()?.to_vec1()
+        };
+        let (scale32, shift32) = (f32s(&scale)?, f32s(&shift)?);
+        let residual32 = residual.as_ref().map(|residual| residual.to_dtype(DType::F32)).transpose()?;
+        let fused = Fused { scale: &scale32, shift: &shift32, residual: residual32.as_ref(), relu };
+        let kept = KeptFilters::default();
+        let run = |w: &Tensor, kept: Option<&KeptFilters>| {
+            conv_fused(&x.to_dtype(DType::F32)?, w, &case.geometry, Some(fused), kept)
+        };
+        let expected = [expected(&w)?, expected(&(&w * -1.5)?)?];
+        let (first, second) = (w.to_dtype(DType::F32)?, (&w * -1.5)?.to_dtype(DType::F32)?);
+        let results = [run(&first, None)?, run(&first, Some(&kept))?, run(&first, Some(&kept))?];
+        let of_second = run(&second, Some(&kept))?;
+        let (x32, w32, residual) = (f32s(&x)?, f32s(&w)?, residual32.as_ref().map(f32s).transpose()?);
+        let finish = Finish { scale: &scale32, shift: &shift32, residual: residual.as_deref(), relu };
+        for isa in Isa::available() {
+            let y = cpu::forward(isa, &problem, &x32, Weight::new(&w32), Some(finish))?;
+            let error = error(&y, &expected[0]);
+            assert!(error < 2e-5, "off by {error:.1e} with {isa:?} in case {index}: {case:?}");
+        }
+        for (y, which) in results.iter().chain([&of_second]).zip([0, 0, 0, 1]) {
+            let error = error(&f32s(y)?, &expected[which]);
+            assert!(error < 2e-5, "off by {error:.1e} in case {index}: {case:?}");
+        }
+        assert_eq!(f32s(&results[1])?, f32s(&results[2])?, "kept filters change bits in case {index}: {case:?}");
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use super::super::Problem;
 use super::TASKS;
+use super::finish::Finish;
 use super::walk::{Piece, Walk};
 use crate::ops::Isa;
 use crate::ops::parallel::{Disjoint, part, with_scratch};
@@ -11,7 +12,15 @@ use rayon::prelude::*;
 const ROWS: usize = 64;
 
 /// Writes all channels of the positions that `walk` visits.
-pub(super) fn pass(isa: Isa, problem: &Problem, walk: &Walk, source: &[f32], weight: &[f32], target: Disjoint) {
+pub(super) fn pass(
+    isa: Isa,
+    problem: &Problem,
+    walk: &Walk,
+    source: &[f32],
+    weight: &[f32],
+    finish: Option<Finish>,
+    target: Disjoint,
+) {
     let channels = problem.channels;
     let (pieces, filters) = (pieces(walk, channels), by_tap(problem, walk, weight));
     (0..walk.len().div_ceil(ROWS)).into_par_iter().for_each_init(Vec::new, |rows, task| {
@@ -24,6 +33,9 @@ pub(super) fn pass(isa: Isa, problem: &Problem, walk: &Walk, source: &[f32], wei
                 if let Some((_, range)) = walk.read(row, piece, channels, 0) {
                     add_product(isa, sums, &source[range], filter);
                 }
+            }
+            if let Some(finish) = finish {
+                finish.row(sums, 0, row.target * channels);
             }
         }
     });

@@ -1,6 +1,7 @@
 //! Vector registers of the instruction sets.
 
 use crate::ops::Isa;
+use crate::ops::activation::cpu::rectify;
 
 /// A vector register.
 pub(super) trait Lanes: Copy {
@@ -11,8 +12,12 @@ pub(super) trait Lanes: Copy {
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
+    /// ReLU. A NaN stays one.
+    unsafe fn rectify(self) -> Self;
     /// Fetches the cache line at `at`, which will be written; any address will do.
     unsafe fn prefetch(at: *const f32);
+    /// Fetches the cache line at `at`, which will be read soon, into the second-level cache; any address will do.
+    unsafe fn prefetch_far(at: *const f32);
     /// `self + x * y`.
     unsafe fn add_product(self, x: Self, y: Self) -> Self;
 }
@@ -94,9 +99,19 @@ mod x86 {
             unsafe { _mm512_mul_ps(self, other) }
         }
         #[inline(always)]
+        unsafe fn rectify(self) -> Self {
+            // SAFETY: as above. Where one operand is a NaN the second is the result.
+            unsafe { _mm512_max_ps(_mm512_setzero_ps(), self) }
+        }
+        #[inline(always)]
         unsafe fn prefetch(at: *const f32) {
             // SAFETY: a hint, which every x86-64 knows or ignores, and which never faults.
             unsafe { _mm_prefetch::<_MM_HINT_ET0>(at.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn prefetch_far(at: *const f32) {
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
         }
         #[inline(always)]
         unsafe fn add_product(self, x: Self, y: Self) -> Self {
@@ -138,9 +153,19 @@ mod x86 {
             unsafe { _mm256_mul_ps(self, other) }
         }
         #[inline(always)]
+        unsafe fn rectify(self) -> Self {
+            // SAFETY: as above. Where one operand is a NaN the second is the result.
+            unsafe { _mm256_max_ps(_mm256_setzero_ps(), self) }
+        }
+        #[inline(always)]
         unsafe fn prefetch(at: *const f32) {
             // SAFETY: a hint, which every x86-64 knows or ignores, and which never faults.
             unsafe { _mm_prefetch::<_MM_HINT_ET0>(at.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn prefetch_far(at: *const f32) {
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
         }
         #[inline(always)]
         unsafe fn add_product(self, x: Self, y: Self) -> Self {
@@ -180,7 +205,13 @@ impl Lanes for [f32; 4] {
         std::array::from_fn(|i| self[i] * other[i])
     }
     #[inline(always)]
+    unsafe fn rectify(self) -> Self {
+        self.map(rectify)
+    }
+    #[inline(always)]
     unsafe fn prefetch(_: *const f32) {}
+    #[inline(always)]
+    unsafe fn prefetch_far(_: *const f32) {}
     #[inline(always)]
     unsafe fn add_product(self, x: Self, y: Self) -> Self {
         // Where the target has no fused multiply-add, `mul_add` would be a call into the maths library.

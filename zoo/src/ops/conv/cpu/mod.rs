@@ -6,6 +6,8 @@
 //! gradient, whose sums are added in a fixed order: any number of threads gives the same bits.
 
 mod depthwise;
+mod filters;
+mod finish;
 mod lanes;
 mod pack;
 mod pass;
@@ -18,20 +20,30 @@ use super::Problem;
 use crate::ops::Isa;
 use crate::ops::parallel::{Disjoint, output};
 use candle_core::Result;
+pub use filters::KeptFilters;
+pub(super) use filters::Weight;
+pub(crate) use filters::forget_kept_filters;
+pub(super) use finish::Finish;
 use pack::Pass;
 use std::ops::Range;
 use walk::Walk;
 use winograd::Winograd;
 
 /// `y[N, .., O]` from `x[N, .., C]` and the weight `[O, C / G, ..]`.
-pub(super) fn forward(isa: Isa, problem: &Problem, x: &[f32], weight: &[f32]) -> Result<Vec<f32>> {
+pub(super) fn forward(
+    isa: Isa,
+    problem: &Problem,
+    x: &[f32],
+    weight: Weight,
+    finish: Option<Finish>,
+) -> Result<Vec<f32>> {
     let len = problem.batch * problem.output.iter().product::<usize>() * problem.out_channels;
     // SAFETY: the walk visits every output position, and so do Winograd's tiles; both passes write all channels of
     // those that they visit.
     unsafe {
-        output(len, |y| match Winograd::forward(problem) {
-            Some(winograd) => winograd::pass(isa, problem, Pass::Forward, &winograd, x, weight, y),
-            None => pass(isa, problem, Pass::Forward, &Walk::forward(problem), x, weight, y),
+        output(len, |y| match Winograd::forward(problem, weight.kept.is_some()) {
+            Some(winograd) => winograd::pass(isa, problem, Pass::Forward, &winograd, x, weight, finish, y),
+            None => pass(isa, problem, Pass::Forward, &Walk::forward(problem), x, weight, finish, y),
         })
     }
 }
@@ -39,12 +51,13 @@ pub(super) fn forward(isa: Isa, problem: &Problem, x: &[f32], weight: &[f32]) ->
 /// `dx[N, .., C]` from `dy[N, .., O]` and the weight.
 pub(super) fn data_gradient(isa: Isa, problem: &Problem, dy: &[f32], weight: &[f32]) -> Result<Vec<f32>> {
     let len = problem.batch * problem.input.iter().product::<usize>() * problem.channels;
+    let weight = Weight::new(weight);
     let write = |dx: Disjoint| {
         if let Some(winograd) = Winograd::data_gradient(problem) {
-            return winograd::pass(isa, problem, Pass::DataGradient, &winograd, dy, weight, dx);
+            return winograd::pass(isa, problem, Pass::DataGradient, &winograd, dy, weight, None, dx);
         }
         for walk in Walk::data_gradient(problem) {
-            pass(isa, problem, Pass::DataGradient, &walk, dy, weight, dx);
+            pass(isa, problem, Pass::DataGradient, &walk, dy, weight, None, dx);
         }
     };
     // SAFETY: the classes of input positions modulo the stride, one a walk, are all input positions, and so are
@@ -58,7 +71,7 @@ pub(super) fn weight_gradient(isa: Isa, problem: &Problem, x: &[f32], dy: &[f32]
     let len = problem.out_channels * problem.group_channels() * problem.taps();
     // SAFETY: each of them writes every filter.
     unsafe {
-        output(len, |dw| match (problem.is_depthwise(), Winograd::forward(problem)) {
+        output(len, |dw| match (problem.is_depthwise(), Winograd::forward(problem, false)) {
             (true, _) => depthwise::weight_gradient(isa, problem, &walk, x, dy, dw),
             (false, Some(winograd)) => winograd::weight_gradient::dense(isa, &winograd, x, dy, dw),
             (false, None) => weight_gradient::dense(isa, problem, &walk, x, dy, dw),
@@ -67,10 +80,20 @@ pub(super) fn weight_gradient(isa: Isa, problem: &Problem, x: &[f32], dy: &[f32]
 }
 
 /// Writes all channels of the positions that `walk` visits.
-fn pass(isa: Isa, problem: &Problem, pass: Pass, walk: &Walk, source: &[f32], weight: &[f32], target: Disjoint) {
+#[expect(clippy::too_many_arguments, reason = "they are what a pass is")]
+fn pass(
+    isa: Isa,
+    problem: &Problem,
+    pass: Pass,
+    walk: &Walk,
+    source: &[f32],
+    weight: Weight,
+    finish: Option<Finish>,
+    target: Disjoint,
+) {
     match problem.is_depthwise() {
-        true => depthwise::pass(isa, problem, walk, source, weight, target),
-        false => pass::dense(isa, problem, pass, walk, source, weight, target),
+        true => depthwise::pass(isa, problem, walk, source, weight.values, finish, target),
+        false => pass::dense(isa, problem, pass, walk, source, weight, finish, target),
     }
 }
 

@@ -2,8 +2,10 @@
 //! source channels.
 
 use super::super::Problem;
+use super::filters::{Form, Weight};
+use super::finish::Finish;
 use super::pack::{Pass, pack};
-use super::tile::{DEPTH, PITCH, Tile, multiply};
+use super::tile::{Ahead, DEPTH, PITCH, Tile, multiply};
 use super::walk::{Piece, Row, Walk};
 use super::{Slabs, TASKS};
 use crate::ops::Isa;
@@ -21,7 +23,8 @@ pub(super) fn dense(
     pass: Pass,
     walk: &Walk,
     source: &[f32],
-    weight: &[f32],
+    weight: Weight,
+    finish: Option<Finish>,
     target: Disjoint,
 ) {
     let slabs = Slabs::new(isa, problem, pass);
@@ -29,120 +32,224 @@ pub(super) fn dense(
     let pieces = walk.pieces(slabs.source, slabs.count == 1, DEPTH);
     let blocks = blocks(&pieces);
     let depth = taps.len() * slabs.source;
-    let panels = slabs.target.div_ceil(isa.columns());
+    let (columns, panels) = (isa.columns(), slabs.target.div_ceil(isa.columns()));
 
     let block = walk.block(ROWS);
     let row_blocks = walk.len().div_ceil(block);
-    // Few positions: split the target's channels too, though each part gathers for itself.
+    let range = |row_block: usize| row_block * block..((row_block + 1) * block).min(walk.len());
+    // Few positions: split the target's channels too.
     let column_parts = TASKS.div_ceil((row_blocks * slabs.count).max(1)).min(panels.div_ceil(2));
-    let tasks = row_blocks * slabs.count * column_parts;
 
-    with_scratch(slabs.count * panels * depth * isa.columns(), |packed| {
+    let reads_in_order = walk.is_pointwise() && row_blocks > TASKS;
+
+    let filters_len = slabs.count * panels * depth * columns;
+    let make = |packed: &mut [f32]| {
         if depth > 0 {
-            pack(problem, pass, &slabs, &taps, isa.columns(), weight, packed);
+            pack(problem, pass, &slabs, &taps, columns, weight.values, packed);
         }
-        let packed = &*packed;
-        (0..tasks).into_par_iter().with_max_len(1).for_each_init(Vec::new, |rows, task| {
-            let (part_of_columns, task) = (task % column_parts, task / column_parts);
-            let (slab, row_block) = (task % slabs.count, task / slabs.count);
-            walk.rows(row_block * block..((row_block + 1) * block).min(walk.len()), rows);
-            let task = PassTask {
+    };
+    weight.with_filters(
+        || Form::Direct(isa, taps.clone()),
+        filters_len,
+        make,
+        |packed| {
+            let pass = DensePass {
                 isa,
                 walk,
                 pieces: &pieces,
                 blocks: &blocks,
-                pitch: slabs.source * slabs.count,
-                channel: slab * slabs.source,
+                slabs: &slabs,
                 source,
-                target_pitch: slabs.target * slabs.count,
-                target_start: slab * slabs.target,
-                target_len: slabs.target,
                 target,
-                depth,
-                packed: &packed[slab * panels * depth * isa.columns()..],
+                packed,
+                finish,
+                reads_in_order,
             };
-            task.run(rows, part(panels, column_parts, part_of_columns));
-        });
-    });
+            if column_parts == 1 {
+                (0..row_blocks * slabs.count).into_par_iter().with_max_len(1).for_each_init(Vec::new, |rows, task| {
+                    let (slab, row_block) = (task % slabs.count, task / slabs.count);
+                    walk.rows(range(row_block), rows);
+                    with_scratch(rows.len() * PITCH, |gathered| {
+                        let mut sums = pass.sums(slab, rows, 0..panels);
+                        for block in 0..blocks.len() {
+                            if let Some(reduced) = pass.gather(slab, block, rows, gathered) {
+                                sums.add(block, reduced, gathered);
+                            }
+                        }
+                        sums.end();
+                    });
+                });
+                return;
+            }
+            // The tasks of a block of rows read the same windows: gather them once for all.
+            let gathered_len = block * PITCH;
+            with_scratch(row_blocks * slabs.count * blocks.len() * gathered_len, |gathered| {
+                let reduced: Vec<Option<Range<usize>>> = gathered
+                    .par_chunks_mut(gathered_len)
+                    .enumerate()
+                    .map_init(Vec::new, |rows, (task, gathered)| {
+                        let (block, task) = (task % blocks.len(), task / blocks.len());
+                        walk.rows(range(task / slabs.count), rows);
+                        pass.gather(task % slabs.count, block, rows, gathered)
+                    })
+                    .collect();
+                let tasks = row_blocks * slabs.count * column_parts;
+                (0..tasks).into_par_iter().with_max_len(1).for_each_init(Vec::new, |rows, task| {
+                    let (of_columns, task) = (task % column_parts, task / column_parts);
+                    walk.rows(range(task / slabs.count), rows);
+                    let mut sums = pass.sums(task % slabs.count, rows, part(panels, column_parts, of_columns));
+                    for block in 0..blocks.len() {
+                        let index = task * blocks.len() + block;
+                        if let Some(reduced) = reduced[index].clone() {
+                            sums.add(block, reduced, &gathered[index * gathered_len..][..gathered_len]);
+                        }
+                    }
+                    sums.end();
+                });
+            });
+        },
+    );
 }
 
-/// What the tasks of one slab have in common.
-struct PassTask<'a> {
+/// What the tasks have in common.
+struct DensePass<'a> {
     isa: Isa,
     walk: &'a Walk,
     pieces: &'a [Piece],
     /// Which pieces one call of the micro-kernel reduces.
     blocks: &'a [Range<usize>],
-    /// Numbers a source pixel has, and the slab's first one.
-    pitch: usize,
-    channel: usize,
+    slabs: &'a Slabs,
     source: &'a [f32],
-    /// Numbers a target pixel has, the slab's first one, and how many are the slab's.
-    target_pitch: usize,
-    target_start: usize,
-    target_len: usize,
     target: Disjoint<'a>,
-    /// The whole reduction.
-    depth: usize,
     packed: &'a [f32],
+    finish: Option<Finish<'a>>,
+    /// Whether row after row reads pixel after pixel, and many of them.
+    reads_in_order: bool,
 }
 
-impl PassTask<'_> {
-    /// Writes the channels of `panels` of `rows`.
-    fn run(&self, rows: &[Row], panels: Range<usize>) {
-        let columns = self.isa.columns();
-        let targets: Vec<usize> = rows.iter().map(|row| row.target * self.target_pitch).collect();
-        let last = targets.iter().max().map_or(0, |last| last + self.target_pitch);
-        let target = self.target.at(0, last);
-        let channels = panels.start * columns..(panels.end * columns).min(self.target_len);
-        let mut accumulate = false;
-        with_scratch(rows.len() * PITCH, |gathered| {
-            for block in self.blocks {
-                let Some(reduced) = self.gather(&self.pieces[block.clone()], rows, gathered) else { continue };
-                let offset = reduced.start - self.pieces[block.start].start;
-                for panel in panels.clone() {
-                    let b = &self.packed[(panel * self.depth + reduced.start) * columns..][..reduced.len() * columns];
-                    let column = panel * columns;
-                    let tiles = rows.len().div_ceil(self.isa.rows());
-                    for i in 0..tiles {
-                        let part = part(rows.len(), tiles, i);
-                        let tile = Tile {
-                            depth: reduced.len(),
-                            a: gathered[part.start * PITCH + offset..].as_ptr(),
-                            step: 1,
-                            b: b.as_ptr(),
-                            c: target.wrapping_add(self.target_start + column),
-                            rows: targets[part.clone()].as_ptr(),
-                            columns: columns.min(channels.end - column),
-                            accumulate,
-                        };
-                        // SAFETY: `gathered` holds the rows at PITCH, `b` the reduction; the targets lie inside
-                        // the buffer (`at` checked the last), and no other task has these rows and channels.
-                        unsafe { multiply(self.isa, part.len(), &tile) }
-                    }
-                }
-                accumulate = true;
-            }
+/// The channels of some panels of some rows, which one task writes.
+struct Sums<'a> {
+    pass: &'a DensePass<'a>,
+    /// Where each row starts in the target.
+    targets: Vec<usize>,
+    /// The slab's first channel.
+    first: usize,
+    panels: Range<usize>,
+    /// Of the slab, those of the panels.
+    channels: Range<usize>,
+    packed: &'a [f32],
+    /// What the next block of rows reads, where that is the large operand and lies in one piece.
+    next_source: Option<&'a [f32]>,
+    /// Whether there is anything in the target already, and whether that is the end of it.
+    begun: bool,
+    finished: bool,
+}
+
+impl DensePass<'_> {
+    fn sums(&self, slab: usize, rows: &[Row], panels: Range<usize>) -> Sums<'_> {
+        let (columns, slabs) = (self.isa.columns(), self.slabs);
+        let pitch = slabs.target * slabs.count;
+        let depth: usize = self.pieces.iter().map(|piece| piece.len).sum();
+        let next_source = self.reads_in_order.then(|| {
+            let source_pitch = slabs.source * slabs.count;
+            let next = rows.last().map_or(0, |row| row.target + 1) * source_pitch;
+            &self.source[next..(next + rows.len() * source_pitch).min(self.source.len())]
         });
-        if !accumulate {
-            for row in &targets {
-                let start = row + self.target_start;
-                // SAFETY: no other task has these rows and channels.
-                unsafe { self.target.slice(start + channels.start..start + channels.end) }.fill(0.0);
+        Sums {
+            pass: self,
+            targets: rows.iter().map(|row| row.target * pitch).collect(),
+            first: slab * slabs.target,
+            channels: panels.start * columns..(panels.end * columns).min(slabs.target),
+            packed: &self.packed[slab * slabs.target.div_ceil(columns) * depth * columns..],
+            panels,
+            next_source,
+            begun: false,
+            finished: false,
+        }
+    }
+}
+
+impl Sums<'_> {
+    /// Adds the products of a block of pieces, of which `gathered` holds the part `reduced` of the reduction.
+    fn add(&mut self, block: usize, reduced: Range<usize>, gathered: &[f32]) {
+        let DensePass { isa, pieces, blocks, slabs, .. } = *self.pass;
+        let (columns, rows) = (isa.columns(), self.targets.len());
+        let depth: usize = pieces.iter().map(|piece| piece.len).sum();
+        let offset = reduced.start - pieces[blocks[block].start].start;
+        let last = self.targets.iter().max().map_or(0, |last| last + slabs.target * slabs.count);
+        let target = self.pass.target.at(0, last);
+        self.finished = block + 1 == blocks.len();
+        let (panels, tiles) = (self.panels.len(), rows.div_ceil(isa.rows()));
+        let calls = blocks.len() * panels * tiles;
+        for (nth, panel) in self.panels.clone().enumerate() {
+            let b = &self.packed[(panel * depth + reduced.start) * columns..][..reduced.len() * columns];
+            let channel = self.first + panel * columns;
+            // Where the filters are the large operand, what comes next is far away.
+            let next = match panel + 1 < self.panels.end {
+                true => (panel + 1) * depth + reduced.start,
+                false => self.panels.start * depth + reduced.end,
+            };
+            let next_filters = &self.packed[next * columns..];
+            let next_filters = &next_filters[..next_filters.len().min(reduced.len() * columns)];
+            let finish = self.pass.finish.filter(|_| self.finished).map(|finish| finish.from(channel));
+            for i in 0..tiles {
+                let part = part(rows, tiles, i);
+                let tile = Tile {
+                    depth: reduced.len(),
+                    a: gathered[part.start * PITCH + offset..].as_ptr(),
+                    step: 1,
+                    b: b.as_ptr(),
+                    c: target.wrapping_add(channel),
+                    rows: self.targets[part.clone()].as_ptr(),
+                    columns: columns.min(self.channels.end - panel * columns),
+                    accumulate: self.begun,
+                    finish,
+                    ahead: match self.next_source {
+                        Some(source) => Ahead::share(source, calls, (block * panels + nth) * tiles + i, reduced.len()),
+                        None => Ahead::share(next_filters, tiles, i, reduced.len()),
+                    },
+                };
+                // SAFETY: `gathered` holds the rows at PITCH, `b` the reduction; the targets lie inside the buffer
+                // (`at` checked the last), as does what `finish` reads; no other task has these rows and channels.
+                unsafe { multiply(isa, part.len(), &tile) }
+            }
+        }
+        self.begun = true;
+    }
+
+    /// Makes up for blocks that lie in the padding.
+    fn end(self) {
+        if self.begun && (self.finished || self.pass.finish.is_none()) {
+            return;
+        }
+        let channel = self.first + self.channels.start;
+        for row in self.targets {
+            let start = row + channel;
+            // SAFETY: no other task has these rows and channels.
+            let sums = unsafe { self.pass.target.slice(start..start + self.channels.len()) };
+            if !self.begun {
+                sums.fill(0.0);
+            }
+            if let Some(finish) = self.pass.finish {
+                finish.row(sums, channel, start);
             }
         }
     }
+}
 
-    /// Gathers what `rows` read under `pieces`. Returns the part of the reduction from the first to the last
-    /// piece that any row reads.
-    fn gather(&self, pieces: &[Piece], rows: &[Row], gathered: &mut [f32]) -> Option<Range<usize>> {
+impl DensePass<'_> {
+    /// Gathers what `rows` read under a block of pieces. Returns the part of the reduction from the first to the
+    /// last piece that any row reads.
+    fn gather(&self, slab: usize, block: usize, rows: &[Row], gathered: &mut [f32]) -> Option<Range<usize>> {
+        let pieces = &self.pieces[self.blocks[block].clone()];
+        let (pitch, channel) = (self.slabs.source * self.slabs.count, slab * self.slabs.source);
         let origin = pieces[0].start;
         let mut reduced: Option<Range<usize>> = None;
         for piece in pieces {
             let mut reads = false;
             for (row, line) in rows.iter().zip(gathered.chunks_exact_mut(PITCH)) {
                 let line = &mut line[piece.start - origin..][..piece.len];
-                match self.walk.read(row, piece, self.pitch, self.channel) {
+                match self.walk.read(row, piece, pitch, channel) {
                     None => line.fill(0.0),
                     Some((start, range)) => {
                         reads = true;

@@ -1,7 +1,9 @@
 //! The micro-kernel: a tile of the product stays in registers while the reduction runs.
 
+use super::finish::FinishFrom;
 use super::lanes::Lanes;
 use crate::ops::Isa;
+use crate::ops::parallel::part;
 
 /// One call: `c[rows, columns] (+)= a[rows, depth] * b[depth, columns]`.
 pub(super) struct Tile {
@@ -18,6 +20,27 @@ pub(super) struct Tile {
     pub columns: usize,
     /// Add to `c` rather than overwrite it.
     pub accumulate: bool,
+    /// What becomes of the sums, counted from `c`.
+    pub finish: Option<FinishFrom>,
+    /// What the next calls will read.
+    pub ahead: Ahead,
+}
+
+/// Memory that is fetched while a product is summed: some numbers at each step of the reduction.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    start: *const f32,
+    step: usize,
+}
+
+impl Ahead {
+    pub(super) const NOTHING: Ahead = Ahead { start: std::ptr::null(), step: 0 };
+
+    /// The share of call `i` of `calls`, each of `depth` steps, which fetch `numbers` together.
+    pub(super) fn share(numbers: &[f32], calls: usize, i: usize, depth: usize) -> Ahead {
+        let part = part(numbers.len(), calls, i);
+        Ahead { start: numbers[part.clone()].as_ptr(), step: part.len().div_ceil(depth.max(1)) }
+    }
 }
 
 /// Numbers from one row of a row-major `a` to the next: the longest reduction of one call, and a cache
@@ -132,12 +155,15 @@ unsafe fn run<L: Lanes, const M: usize, const V: usize, const TRANSPOSED: bool>(
         // Constants where they can be, so that the loads of one step have immediate offsets.
         let (pitch, step) = if TRANSPOSED { (1, tile.step) } else { (PITCH, 1) };
         let mut sums = [[L::splat(0.0); V]; M];
-        let (mut a, mut b) = (tile.a, tile.b);
+        let (mut a, mut b, mut ahead) = (tile.a, tile.b, tile.ahead.start);
         // Where the sums will go is on its way while they are summed.
         for i in 0..M {
-            let c = tile.c.wrapping_add(*tile.rows.add(i));
+            let row = *tile.rows.add(i);
             for v in 0..V {
-                L::prefetch(c.wrapping_add(v * L::WIDTH));
+                L::prefetch(tile.c.wrapping_add(row + v * L::WIDTH));
+                if let Some(finish) = &tile.finish {
+                    finish.prefetch::<L>(row + v * L::WIDTH);
+                }
             }
         }
         for _ in 0..tile.depth {
@@ -150,14 +176,22 @@ unsafe fn run<L: Lanes, const M: usize, const V: usize, const TRANSPOSED: bool>(
             }
             a = a.add(step);
             b = b.add(2 * L::WIDTH);
+            L::prefetch_far(ahead);
+            ahead = ahead.wrapping_add(tile.ahead.step);
         }
         // By value: a reference to the sums would keep them in memory, not in registers.
         if tile.columns == V * L::WIDTH {
             for (i, row) in sums.into_iter().enumerate() {
-                let c = tile.c.add(*tile.rows.add(i));
+                let row_start = *tile.rows.add(i);
+                let c = tile.c.add(row_start);
                 for (v, sum) in row.into_iter().enumerate() {
-                    let c = c.add(v * L::WIDTH);
-                    if tile.accumulate { L::load(c).add(sum).store(c) } else { sum.store(c) }
+                    let column = v * L::WIDTH;
+                    let c = c.add(column);
+                    let sum = if tile.accumulate { L::load(c).add(sum) } else { sum };
+                    match &tile.finish {
+                        None => sum.store(c),
+                        Some(finish) => finish.vector(sum, column, row_start + column).store(c),
+                    }
                 }
             }
         } else {
@@ -166,9 +200,14 @@ unsafe fn run<L: Lanes, const M: usize, const V: usize, const TRANSPOSED: bool>(
                 for (v, sum) in row.into_iter().enumerate() {
                     sum.store(line.as_mut_ptr().add(v * L::WIDTH));
                 }
-                let c = tile.c.add(*tile.rows.add(i));
+                let row_start = *tile.rows.add(i);
+                let c = tile.c.add(row_start);
                 for (j, sum) in line.into_iter().enumerate().take(tile.columns) {
-                    *c.add(j) = if tile.accumulate { *c.add(j) + sum } else { sum };
+                    let sum = if tile.accumulate { *c.add(j) + sum } else { sum };
+                    *c.add(j) = match &tile.finish {
+                        None => sum,
+                        Some(finish) => finish.one(sum, j, row_start + j),
+                    };
                 }
             }
         }

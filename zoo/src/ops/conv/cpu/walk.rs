@@ -147,6 +147,12 @@ impl Walk {
         self.grid.iter().product()
     }
 
+    /// Whether each position reads the pixel of the same number, and nothing else.
+    pub(super) fn is_pointwise(&self) -> bool {
+        let lone = |taps: &Vec<Tap>| matches!(taps[..], [Tap { offset: 0, .. }]);
+        self.taps.iter().all(lone) && self.step == [1; 3] && self.grid == self.source && self.grid == self.target
+    }
+
     /// How many rows, at most `limit`, a block should have.
     pub(super) fn block(&self, limit: usize) -> usize {
         let even = |len: usize| len.div_ceil(len.div_ceil(limit).max(1)).max(1);

@@ -3,7 +3,7 @@
 
 use super::super::Problem;
 use super::pack::{Pass, unpack};
-use super::tile::{DEPTH, Tile, multiply_transposed};
+use super::tile::{Ahead, DEPTH, Tile, multiply_transposed};
 use super::walk::{Piece, Row, Walk};
 use super::{Slabs, TASKS};
 use crate::ops::Isa;
@@ -174,6 +174,8 @@ impl WeightTask<'_> {
                                 rows: distances.as_ptr(),
                                 columns: tile_columns,
                                 accumulate: *started,
+                                finish: None,
+                                ahead: Ahead::NOTHING,
                             };
                             // SAFETY: `gathered` and `b` hold the pixels of `read`; `at` checked the sums, which
                             // no other task has; a tile has at most `isa.rows()` rows.

@@ -10,9 +10,11 @@ pub(super) mod weight_gradient;
 
 use super::super::Problem;
 use super::TASKS;
+use super::filters::{Form, Weight};
+use super::finish::{Finish, FinishFrom};
 use super::lanes::{self, Kernel, Lanes};
 use super::pack::Pass;
-use super::tile::{DEPTH, PITCH, Tile, multiply};
+use super::tile::{Ahead, DEPTH, PITCH, Tile, multiply};
 use crate::ops::Isa;
 use crate::ops::parallel::{Disjoint, part, with_scratch};
 use rayon::prelude::*;
@@ -42,17 +44,17 @@ pub(super) struct Winograd {
 }
 
 impl Winograd {
-    /// The forward pass, where this method can do it and pays.
-    pub(super) fn forward(problem: &Problem) -> Option<Self> {
-        Self::of(problem, Pass::Forward)
+    /// The forward pass, where this method can do it and pays. Filters that are `kept` cost less.
+    pub(super) fn forward(problem: &Problem, kept: bool) -> Option<Self> {
+        Self::of(problem, Pass::Forward, kept)
     }
 
     /// The data gradient: a convolution of `dy` with turned filters.
     pub(super) fn data_gradient(problem: &Problem) -> Option<Self> {
-        Self::of(problem, Pass::DataGradient)
+        Self::of(problem, Pass::DataGradient, false)
     }
 
-    fn of(problem: &Problem, pass: Pass) -> Option<Self> {
+    fn of(problem: &Problem, pass: Pass, kept: bool) -> Option<Self> {
         let [_, height, width] = problem.kernel;
         let plain = problem.groups == 1 && problem.stride == [1; 3] && problem.dilation == [1; 3];
         let channels = [problem.channels, problem.out_channels];
@@ -82,12 +84,12 @@ impl Winograd {
             source_channels,
             target_channels,
         };
-        winograd.pays().then_some(winograd)
+        winograd.pays(if kept { KEPT_FILTER_TILES } else { FILTER_TILES }).then_some(winograd)
     }
 
     /// Whether the products saved outweigh the transforms and the larger filters. A direct sum skips the taps
-    /// that lie in the padding, which on small maps are many.
-    fn pays(&self) -> bool {
+    /// that lie in the padding, which on small maps are many. The filters cost as much as `filter_tiles`.
+    fn pays(&self, filter_tiles: usize) -> bool {
         let inside = |axis: usize| -> usize {
             let reach = |at: usize, tap: usize| at as isize + tap as isize - self.padding[axis];
             let reads =
@@ -96,7 +98,7 @@ impl Winograd {
         };
         let images = self.batch * self.target[0];
         let direct = images * inside(1) * inside(2);
-        AREA * (images * self.tiles[0] * self.tiles[1] + FILTER_TILES) < direct
+        AREA * (images * self.tiles[0] * self.tiles[1] + filter_tiles) < direct
     }
 
     /// All tiles of all images.
@@ -122,6 +124,8 @@ impl Winograd {
 
 /// Transforming and reading the filters costs about as much as so many tiles.
 const FILTER_TILES: usize = 32;
+/// Reading filters that were transformed before costs about as much as so many tiles.
+const KEPT_FILTER_TILES: usize = 12;
 
 /// Where a tile writes: the position of its first output.
 #[derive(Debug, Clone, Copy)]
@@ -166,7 +170,8 @@ pub(super) fn pass(
     pass: Pass,
     winograd: &Winograd,
     source: &[f32],
-    weight: &[f32],
+    weight: Weight,
+    finish: Option<Finish>,
     target: Disjoint,
 ) {
     let columns = isa.columns();
@@ -182,23 +187,25 @@ pub(super) fn pass(
     let least_blocks = if shared { 1 } else { TASKS };
     let tiles = winograd.len().div_ceil(winograd.len().div_ceil(most).max(least_blocks)).max(1);
     let layout = Layout { tiles, pitch: PITCH, blocks, block };
-    let task = PassTask { isa, winograd, layout, source, target };
+    let task = PassTask { isa, winograd, layout, source, target, finish };
     let range = |i: usize| i * tiles..((i + 1) * tiles).min(winograd.len());
     let of_chunk = |i: usize| Filters { depth, columns, panels: i * chunk..((i + 1) * chunk).min(panels) };
-    let transform_filters = |filters: &Filters, transformed: &mut [f32]| {
-        filters.transform(isa, problem, pass, winograd, weight, transformed);
+    let chunk_len = of_chunk(0).len();
+    let transform_chunk = |chunk: usize, filters: &mut [f32]| {
+        of_chunk(chunk).transform(isa, problem, pass, winograd, weight.values, filters);
+    };
+    let transform_all = |all: &mut [f32]| {
+        all.chunks_mut(chunk_len).enumerate().for_each(|(chunk, filters)| transform_chunk(chunk, filters));
     };
 
     let all_blocks = winograd.len().div_ceil(tiles);
+    let form = || Form::Winograd(isa, chunk);
     if !shared {
-        let filters = of_chunk(0);
-        with_scratch(filters.len(), |transformed| {
-            transform_filters(&filters, transformed);
-            let transformed = &*transformed;
+        weight.with_filters(form, chunk_len, transform_all, |transformed| {
             (0..all_blocks).into_par_iter().with_max_len(1).for_each(|i| {
                 with_scratch(layout.len(), |points| {
                     task.transform(range(i), 0, Disjoint::new(points));
-                    task.multiply(range(i), points, 0..panels, &filters, transformed);
+                    task.multiply(range(i), points, &of_chunk(0), transformed);
                 });
             });
         });
@@ -206,13 +213,10 @@ pub(super) fn pass(
     }
     // As many blocks of tiles at a time as fit into the last-level cache.
     let group = (SHARED_POINTS / layout.len()).clamp(1, all_blocks.max(1));
-    let once = group == all_blocks;
-    let all_filters = Filters { depth, columns, panels: 0..panels };
-    with_scratch(if once { 0 } else { all_filters.len() }, |transformed| {
-        if !once {
-            transform_filters(&all_filters, transformed);
-        }
-        let transformed = &*transformed;
+    // Filters that are read once only are transformed by the task that reads them, and stay in its cache.
+    let once = group == all_blocks && weight.kept.is_none();
+    let all_len = if once { 0 } else { chunks * chunk_len };
+    weight.with_filters(form, all_len, transform_all, |transformed| {
         for first in (0..all_blocks).step_by(group) {
             let blocks = first..(first + group).min(all_blocks);
             with_scratch(blocks.len() * layout.len(), |points| {
@@ -225,20 +229,18 @@ pub(super) fn pass(
                 });
                 let of_block = |i: usize| &points[(i - first) * layout.len()..][..layout.len()];
                 if once {
-                    // A task transforms its own filters, which then stay in its cache.
-                    (0..chunks).into_par_iter().with_max_len(1).for_each(|c| {
-                        let filters = of_chunk(c);
-                        with_scratch(filters.len(), |transformed| {
-                            transform_filters(&filters, transformed);
+                    (0..chunks).into_par_iter().with_max_len(1).for_each(|chunk| {
+                        with_scratch(chunk_len, |transformed| {
+                            transform_chunk(chunk, transformed);
                             for i in blocks.clone() {
-                                task.multiply(range(i), of_block(i), filters.panels.clone(), &filters, transformed);
+                                task.multiply(range(i), of_block(i), &of_chunk(chunk), transformed);
                             }
                         });
                     });
                 } else {
                     (0..blocks.len() * chunks).into_par_iter().with_max_len(1).for_each(|i| {
-                        let (i, c) = (blocks.start + i % blocks.len(), i / blocks.len());
-                        task.multiply(range(i), of_block(i), of_chunk(c).panels, &all_filters, transformed);
+                        let (i, chunk) = (blocks.start + i % blocks.len(), i / blocks.len());
+                        task.multiply(range(i), of_block(i), &of_chunk(chunk), &transformed[chunk * chunk_len..]);
                     });
                 }
             });
@@ -373,6 +375,7 @@ struct PassTask<'a> {
     layout: Layout,
     source: &'a [f32],
     target: Disjoint<'a>,
+    finish: Option<Finish<'a>>,
 }
 
 impl PassTask<'_> {
@@ -381,16 +384,9 @@ impl PassTask<'_> {
         transform_source(self.isa, self.winograd, self.source, range, first, &self.layout, points);
     }
 
-    /// Multiplies the transformed tiles of `range` with the filters of `panels` and transforms back.
-    fn multiply(
-        &self,
-        range: Range<usize>,
-        points: &[f32],
-        panels: Range<usize>,
-        filters: &Filters,
-        transformed: &[f32],
-    ) {
-        let (depth, columns) = (filters.depth, filters.columns);
+    /// Multiplies the transformed tiles of `range` with transformed filters and transforms back.
+    fn multiply(&self, range: Range<usize>, points: &[f32], filters: &Filters, transformed: &[f32]) {
+        let Filters { depth, columns, ref panels } = *filters;
         let channels = panels.start * columns..(panels.end * columns).min(self.winograd.target_channels);
         let pitch = panels.len() * columns + VECTOR;
         let distances: Vec<usize> = (0..range.len()).map(|tile| tile * pitch).collect();
@@ -399,22 +395,27 @@ impl PassTask<'_> {
             for point in 0..AREA {
                 let products = &mut products[point * range.len() * pitch..][..range.len() * pitch];
                 for panel in panels.clone() {
-                    let line = (panel - filters.panels.start) * depth;
+                    let line = (panel - panels.start) * depth;
                     let of_panel = &transformed[point * filters.point() + line * columns..];
                     for k in (0..depth).step_by(self.layout.block) {
                         let len = self.layout.block.min(depth - k);
-                        let b = of_panel[k * columns..][..len * columns].as_ptr();
+                        let b = &of_panel[k * columns..][..len * columns];
+                        // The next filters lie behind these, but for the gap between points.
+                        let next = &of_panel[(k + len) * columns..];
+                        let next = &next[..next.len().min(b.len())];
                         for i in 0..pieces {
                             let rows = part(range.len(), pieces, i);
                             let tile = Tile {
                                 depth: len,
                                 a: points[point * self.layout.point() + self.layout.at(rows.start, k)..].as_ptr(),
                                 step: 1,
-                                b,
+                                b: b.as_ptr(),
                                 c: products[(panel - panels.start) * columns..].as_mut_ptr(),
                                 rows: distances[rows.clone()].as_ptr(),
                                 columns: columns.min(channels.end - panel * columns),
                                 accumulate: k > 0,
+                                finish: None,
+                                ahead: Ahead::share(next, pieces, i, len),
                             };
                             // SAFETY: `points` holds the rows at PITCH, `b` the reduction, and `products` has a
                             // line for each row; a tile has at most `isa.rows()` rows.
@@ -433,13 +434,15 @@ impl PassTask<'_> {
                     products: products[i * pitch..].as_ptr(),
                     point: range.len() * pitch,
                     channels: channels.len(),
-                    target: self.target.at(0, pixels * all).wrapping_add((row + place.at[1]) * all + channels.start),
+                    target: self.target.at(0, pixels * all).wrapping_add(channels.start),
+                    first: (row + place.at[1]) * all,
+                    finish: self.finish.map(|finish| finish.from(channels.start)),
                     row: width * all,
                     pixel: all,
                     extent: [OUTPUTS.min(height - place.at[0]), OUTPUTS.min(width - place.at[1])],
                 };
-                // SAFETY: `products` holds the 36 points, the target's extent lies inside the map, and no other
-                // task has these positions and channels.
+                // SAFETY: `products` holds the 36 points, the target's extent lies inside the map, as does what
+                // `finish` reads, and no other task has these positions and channels.
                 unsafe { lanes::run(self.isa, kernel) }
             }
         });
@@ -527,7 +530,10 @@ struct TransformBack {
     /// Numbers from one point to the next.
     point: usize,
     channels: usize,
+    /// The target from the first channel on, and the tile's first number in it.
     target: *mut f32,
+    first: usize,
+    finish: Option<FinishFrom>,
     /// Numbers from one target row to the next, and from one pixel to the next.
     row: usize,
     pixel: usize,
@@ -548,7 +554,11 @@ impl Kernel for TransformBack {
                 let outputs = in_both_axes::<transform::Output, L, POINTS, OUTPUTS>(points);
                 for (i, row) in outputs.iter().enumerate().take(self.extent[0]) {
                     for (j, value) in row.iter().enumerate().take(self.extent[1]) {
-                        value.store(self.target.add(i * self.row + j * self.pixel + channel));
+                        let at = self.first + i * self.row + j * self.pixel + channel;
+                        match &self.finish {
+                            None => value.store(self.target.add(at)),
+                            Some(finish) => finish.vector(*value, channel, at).store(self.target.add(at)),
+                        }
                     }
                 }
             }

@@ -2,7 +2,7 @@
 //! times the transformed output gradient, summed over tiles; the sums are transformed back into filters.
 
 use super::super::lanes::{self, Kernel, Lanes};
-use super::super::tile::{Tile, multiply_transposed};
+use super::super::tile::{Ahead, Tile, multiply_transposed};
 use super::transform::{self, OUTPUTS, POINTS, TAPS, in_both_axes};
 use super::{AREA, Layout, VECTOR, Winograd, transform_source};
 use crate::ops::Isa;
@@ -205,6 +205,8 @@ impl<'a> Gradient<'a> {
                         rows: distances.as_ptr(),
                         columns: tile_columns,
                         accumulate: block > 0,
+                        finish: None,
+                        ahead: Ahead::NOTHING,
                     };
                     // SAFETY: `points` holds a line and `b` a row of the panel for each tile; `at` checked the
                     // sums, which no other task has; a tile has at most `isa.rows()` rows.

@@ -1,0 +1,92 @@
+//! What becomes of the sums before they are written.
+
+use super::lanes::Lanes;
+use crate::ops::activation::cpu::rectify;
+
+/// `relu(scale * sum + shift + residual)`, for each output channel: a norm with given statistics, and what follows it.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Finish<'a> {
+    /// `[O]`.
+    pub scale: &'a [f32],
+    /// `[O]`.
+    pub shift: &'a [f32],
+    /// As the result.
+    pub residual: Option<&'a [f32]>,
+    pub relu: bool,
+}
+
+impl Finish<'_> {
+    /// From `channel` on. What comes before `channel` in the target is no part of the offsets that follow.
+    pub(super) fn from(&self, channel: usize) -> FinishFrom {
+        FinishFrom {
+            scale: self.scale[channel..].as_ptr(),
+            shift: self.shift[channel..].as_ptr(),
+            residual: self.residual.map(|residual| residual[channel..].as_ptr()),
+            relu: self.relu,
+        }
+    }
+
+    /// The sums of one position, from number `target` of the result on.
+    pub(super) fn row(&self, sums: &mut [f32], channel: usize, target: usize) {
+        let residual = self.residual.map(|residual| &residual[target..][..sums.len()]);
+        let (scale, shift) = (&self.scale[channel..][..sums.len()], &self.shift[channel..][..sums.len()]);
+        for (i, sum) in sums.iter_mut().enumerate() {
+            let y = scale[i] * *sum + shift[i] + residual.map_or(0.0, |residual| residual[i]);
+            *sum = if self.relu { rectify(y) } else { y };
+        }
+    }
+}
+
+/// A [`Finish`] as kernels read it.
+#[derive(Clone, Copy)]
+pub(super) struct FinishFrom {
+    scale: *const f32,
+    shift: *const f32,
+    residual: Option<*const f32>,
+    relu: bool,
+}
+
+impl FinishFrom {
+    /// The vector of sums at `channel`, and at `target` of the result.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `L`, and a vector lies there, counted from the first channel.
+    #[inline(always)]
+    pub(super) unsafe fn vector<L: Lanes>(&self, sum: L, channel: usize, target: usize) -> L {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut y = L::load(self.shift.add(channel)).add_product(L::load(self.scale.add(channel)), sum);
+            if let Some(residual) = self.residual {
+                y = y.add(L::load(residual.add(target)));
+            }
+            if self.relu { y.rectify() } else { y }
+        }
+    }
+
+    /// Fetches what the vector at `target` of the result adds.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `L`.
+    #[inline(always)]
+    pub(super) unsafe fn prefetch<L: Lanes>(&self, target: usize) {
+        if let Some(residual) = self.residual {
+            // SAFETY: the caller's promise; any address will do.
+            unsafe { L::prefetch(residual.wrapping_add(target)) }
+        }
+    }
+
+    /// One sum.
+    ///
+    /// # Safety
+    /// A number lies at `channel` and at `target`, counted from the first channel.
+    #[inline(always)]
+    pub(super) unsafe fn one(&self, sum: f32, channel: usize, target: usize) -> f32 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let y = *self.scale.add(channel) * sum
+                + *self.shift.add(channel)
+                + self.residual.map_or(0.0, |residual| *residual.add(target));
+            if self.relu { rectify(y) } else { y }
+        }
+    }
+}
