@@ -16,6 +16,7 @@ pub mod ceiling;
 pub mod conv;
 pub mod dropout;
 pub mod isa;
+mod lanes;
 pub mod linear;
 pub mod loss;
 mod memory;

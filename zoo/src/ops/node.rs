@@ -6,6 +6,7 @@
 
 use super::isa::vectorised;
 use super::number::Number;
+use super::parallel::{Disjoint, output};
 use super::tape;
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Result, Shape, Storage, StorageRef, Tensor,
@@ -71,14 +72,24 @@ impl<N: Number> Deref for Values<'_, N> {
 /// `len` values, written in parallel: `write` gets each piece of `piece` values with its number, zeros at first. Its
 /// loops are vectorised.
 pub(crate) fn fill<N: Number>(len: usize, piece: usize, write: impl Fn(usize, &mut [N]) + Sync) -> Vec<N> {
-    let mut out = N::zeros(len);
-    let write = |i: usize, piece: &mut [N]| vectorised(|| write(i, piece));
-    if len <= piece {
-        write(0, &mut out);
-    } else {
-        out.par_chunks_mut(piece).enumerate().for_each(|(i, piece)| write(i, piece));
-    }
-    out
+    let pieces = len.div_ceil(piece.max(1));
+    let write = |out: Disjoint<N>, i: usize| {
+        // SAFETY: the pieces are disjoint.
+        let piece = unsafe { out.slice(i * piece..((i + 1) * piece).min(len)) };
+        vectorised(|| {
+            // Here it costs nothing: a piece stays in the cache, where the whole does not.
+            piece.fill(N::narrow(0.));
+            write(i, piece);
+        });
+    };
+    // SAFETY: each value lies in a piece, and is written before `write` sees it.
+    let filled = unsafe {
+        output(len, |out| match pieces {
+            0 | 1 => (0..pieces).for_each(|i| write(out, i)),
+            _ => (0..pieces).into_par_iter().for_each(|i| write(out, i)),
+        })
+    };
+    filled.expect("memory for what is as large as an operand")
 }
 
 /// [`fill`] by rows of `row` values, at least one: `write` gets the row's number. A task takes as many

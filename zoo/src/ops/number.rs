@@ -2,7 +2,6 @@
 
 use candle_core::{DType, Tensor, WithDType};
 use half::bf16;
-use half::vec::HalfBitsVecExt;
 
 /// A number as it is stored.
 pub(crate) trait Number: WithDType {
@@ -11,9 +10,6 @@ pub(crate) trait Number: WithDType {
 
     /// The number nearest to `value`, of two equally near ones the even one.
     fn narrow(value: f32) -> Self;
-
-    /// Zeros. Large blocks are not written: the system hands them out so.
-    fn zeros(len: usize) -> Vec<Self>;
 }
 
 impl Number for f32 {
@@ -25,10 +21,6 @@ impl Number for f32 {
     #[inline(always)]
     fn narrow(value: f32) -> Self {
         value
-    }
-
-    fn zeros(len: usize) -> Vec<Self> {
-        vec![0.; len]
     }
 }
 
@@ -46,10 +38,6 @@ impl Number for bf16 {
         // The upper half of a NaN may be that of an infinity.
         let bits = if value.is_nan() { bits | 0x0040_0000 } else { rounded };
         bf16::from_bits((bits >> 16) as u16)
-    }
-
-    fn zeros(len: usize) -> Vec<Self> {
-        vec![0u16; len].reinterpret_into()
     }
 }
 

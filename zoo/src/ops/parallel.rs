@@ -12,21 +12,21 @@ pub(crate) fn part(len: usize, parts: usize, i: usize) -> Range<usize> {
 
 /// A buffer that tasks write disjoint parts of.
 #[derive(Clone, Copy)]
-pub(crate) struct Disjoint<'a> {
-    start: *mut f32,
+pub(crate) struct Disjoint<'a, N = f32> {
+    start: *mut N,
     len: usize,
-    borrow: PhantomData<&'a mut [f32]>,
+    borrow: PhantomData<&'a mut [N]>,
 }
 
 // SAFETY: the only ways to the memory are `slice` and `at`, whose callers promise that no two tasks touch
 // the same element.
-unsafe impl Send for Disjoint<'_> {}
+unsafe impl<N: Send> Send for Disjoint<'_, N> {}
 // SAFETY: as above.
-unsafe impl Sync for Disjoint<'_> {}
+unsafe impl<N: Send> Sync for Disjoint<'_, N> {}
 
-impl<'a> Disjoint<'a> {
+impl<'a, N> Disjoint<'a, N> {
     /// Lends `buffer` to tasks.
-    pub(crate) fn new(buffer: &'a mut [f32]) -> Self {
+    pub(crate) fn new(buffer: &'a mut [N]) -> Self {
         Disjoint { start: buffer.as_mut_ptr(), len: buffer.len(), borrow: PhantomData }
     }
 
@@ -36,18 +36,24 @@ impl<'a> Disjoint<'a> {
     /// While the slice lives, nothing else touches these elements, and where the buffer came from
     /// [`output`] they are only written.
     #[expect(clippy::mut_from_ref, reason = "the caller promises what the borrow checker cannot see")]
-    pub(crate) unsafe fn slice(&self, range: Range<usize>) -> &mut [f32] {
+    pub(crate) unsafe fn slice(&self, range: Range<usize>) -> &mut [N] {
         assert!(range.start <= range.end && range.end <= self.len, "{range:?} outside of {}", self.len);
         // SAFETY: inside the buffer (asserted), and exclusive by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
     }
 
     /// The address of element `index`, for a kernel that writes `span` elements from there on.
-    pub(crate) fn at(&self, index: usize, span: usize) -> *mut f32 {
+    pub(crate) fn at(&self, index: usize, span: usize) -> *mut N {
         assert!(index + span <= self.len, "{index} + {span} outside of {}", self.len);
         // SAFETY: inside the buffer (asserted).
         unsafe { self.start.add(index) }
     }
+}
+
+/// Whether an output of `len` numbers is better written past the caches: when somebody reads it, its beginning has left
+/// them anyway, and a cache reads the lines from memory that it is going to write.
+pub(crate) fn bypasses_caches(len: usize) -> bool {
+    len >= 1 << 23
 }
 
 /// A new buffer that `write` fills: large outputs are not zeroed only to be overwritten.
@@ -57,10 +63,13 @@ impl<'a> Disjoint<'a> {
 ///
 /// # Safety
 /// `write` writes each of the `len` elements, and reads none before it wrote it.
-pub(crate) unsafe fn output(len: usize, write: impl FnOnce(Disjoint)) -> Result<Vec<f32>> {
-    let mut buffer: Vec<f32> = Vec::new();
+pub(crate) unsafe fn output<N>(len: usize, write: impl FnOnce(Disjoint<N>)) -> Result<Vec<N>> {
+    let mut buffer: Vec<N> = Vec::new();
     if buffer.try_reserve_exact(len).is_err() {
-        return Err(Error::Msg(format!("no memory for {len} numbers of f32: use a smaller batch or a smaller input")));
+        let size = 8 * size_of::<N>();
+        return Err(Error::Msg(format!(
+            "no memory for {len} numbers of {size} bits: use a smaller batch or a smaller input"
+        )));
     }
     write(Disjoint { start: buffer.as_mut_ptr(), len, borrow: PhantomData });
     // SAFETY: the capacity was reserved above, and `write` wrote every element.

@@ -6,6 +6,7 @@
 //! i`. For the maximum the gradient goes to the box's first greatest element, in row-major order.
 
 mod cpu;
+mod max;
 mod reference;
 
 use crate::ops::node::{computing, in_main_memory};
@@ -19,6 +20,13 @@ pub(crate) struct Bin {
     pub start: usize,
     pub end: usize,
     pub count: usize,
+}
+
+impl Bin {
+    /// Cells in it.
+    fn len(&self) -> usize {
+        self.end - self.start
+    }
 }
 
 /// The bins of one axis. Starts and ends never decrease, and no bin is empty.
@@ -86,10 +94,12 @@ pub(crate) fn wide_mean(x: &Tensor, axes: Vec<Axis>) -> Result<Tensor> {
 /// The maximum over each box of `x[N, spatial.., C]`, one axis of bins for each of its 1 to 3 spatial axes.
 pub(crate) fn max(x: &Tensor, axes: Vec<Axis>) -> Result<Tensor> {
     let plan = Plan::new(x, axes);
-    if plan.axes.iter().try_fold(1u32, |cells, axis| cells.checked_mul(u32::try_from(axis.input).ok()?)).is_none() {
-        bail!("a sample of {:?} has more cells than a pool can number: split it", x.shape());
+    let largest = plan.axes.iter().map(|axis| axis.bins.iter().map(Bin::len).max().unwrap_or(0));
+    if in_main_memory(&[x]) && largest.product::<usize>() <= max::CELLS {
+        max::max(x, plan)
+    } else {
+        reference::max(x, &plan)
     }
-    if in_main_memory(&[x]) { cpu::max(x, plan) } else { reference::max(x, &plan) }
 }
 
 /// Checks that `x` is `[N, spatial.., C]` with `D` spatial axes and returns their sizes.

@@ -1,6 +1,6 @@
 //! Both reductions are separable: one axis after the other.
 
-use super::{Axis, Plan};
+use super::{Axis, Bin, Plan};
 use crate::ops::node::computing;
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -26,7 +26,7 @@ pub(super) fn max(x: &Tensor, plan: &Plan) -> Result<Tensor> {
     for (axis, bins) in plan.axes.iter().enumerate().rev() {
         let (before, after) = around(&dims, axis + 1);
         let x = y.reshape((before, bins.input, after))?;
-        let longest = bins.bins.iter().map(|bin| bin.end - bin.start).max().unwrap_or(1);
+        let longest = bins.bins.iter().map(Bin::len).max().unwrap_or(1);
         let tap = |tap: usize| {
             let cells: Vec<u32> = bins.bins.iter().map(|bin| (bin.start + tap).min(bin.end - 1) as u32).collect();
             x.index_select(&Tensor::new(cells, x.device())?, 1)

@@ -1,16 +1,16 @@
 //! Forward: one pass for the statistics, one for everything else. Backward: one pass for the sums, one
-//! for `dx`; each is left out where nobody needs it.
+//! for `dx`; each is left out where nobody needs it. The first pass runs from the end to the beginning: what was
+//! written last, and what the second pass reads first, may still be in the caches.
 
+use super::passes::{AddMoments, AddSums, BLOCK, Gradient, Joined, Line, Mask, Moments, Normalise, Sums};
 use super::{Epilogue, Extent};
-use crate::ops::activation::cpu::{rectified, rectify};
-use crate::ops::isa::vectorised;
+use crate::ops::Isa;
+use crate::ops::lanes;
 use crate::ops::node::{Gradients, TASK, record, values};
+use crate::ops::parallel::{Disjoint, bypasses_caches, output};
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
-
-/// Rows that are summed in f32 before the sum joins an f64 one.
-const BLOCK: usize = 64;
 
 /// Normalises with `statistics`, through which the gradient flows too where they are `of_x`.
 pub(super) fn normalise(
@@ -24,18 +24,17 @@ pub(super) fn normalise(
 ) -> Result<Tensor> {
     let (x, affine) = (x.contiguous()?, affine.contiguous()?);
     let residual = epilogue.residual.map(Tensor::contiguous).transpose()?;
+    let norm = Norm { isa: Isa::chosen()?, statistics, extent, eps, relu: epilogue.relu };
     let y = {
         let residual = residual.as_ref().map(values).transpose()?;
-        forward(&values(&x)?, residual.as_deref(), &statistics, &values(&affine)?, extent, eps, epilogue.relu)
+        norm.forward(&values(&x)?, residual.as_deref(), &values(&affine)?)?
     };
     let backward = Backward {
+        norm,
         x: x.detach(),
         affine: affine.detach(),
-        statistics,
-        extent,
         of_x,
-        eps,
-        relu: epilogue.relu,
+        has_residual: residual.is_some(),
         wants: [x.track_op(), affine.track_op(), residual.as_ref().is_some_and(Tensor::track_op)],
     };
     match &residual {
@@ -56,11 +55,17 @@ pub(super) struct Statistics {
 impl Statistics {
     /// Those of `x`.
     pub(super) fn of(x: &Tensor, extent: Extent) -> Result<Self> {
+        let isa = Isa::chosen()?;
         let x = x.contiguous()?;
         let x = values(&x)?;
         let x = &*x;
         let tasks = Task::all(extent);
-        let partial: Vec<Moments> = in_parallel(&tasks, |task| Moments::of_rows(task.of(x, extent), extent.channels));
+        let partial = backwards(&tasks, |task| {
+            let mut moments = Moments::none(extent.channels);
+            // SAFETY: the CPU has the chosen instructions.
+            unsafe { lanes::run(isa, AddMoments { x: &x[task.values(extent)], moments: &mut moments }) };
+            moments
+        });
         let mut statistics = Statistics { mean: Vec::new(), variance: Vec::new() };
         for segment in 0..extent.segments {
             let mut channels = Moments::none(extent.channels);
@@ -99,78 +104,7 @@ impl Statistics {
     }
 }
 
-/// Count, mean and sum of squared deviations of each channel of some rows.
-struct Moments {
-    count: f64,
-    mean: Vec<f64>,
-    squares: Vec<f64>,
-}
-
-impl Moments {
-    fn none(channels: usize) -> Self {
-        Moments { count: 0., mean: vec![0.; channels], squares: vec![0.; channels] }
-    }
-
-    #[inline(always)]
-    fn of_rows(x: &[f32], channels: usize) -> Self {
-        let mut moments = Moments::none(channels);
-        let (mut sum, mut squares) = (vec![0f32; channels], vec![0f32; channels]);
-        for block in x.chunks(BLOCK * channels) {
-            // Deviations from the block's first row: a mean far from zero costs no digits.
-            let pivot = &block[..channels];
-            sum.fill(0.);
-            squares.fill(0.);
-            for row in block.chunks_exact(channels) {
-                let (sum, squares, row) = (&mut sum[..channels], &mut squares[..channels], &row[..channels]);
-                for c in 0..channels {
-                    let deviation = row[c] - pivot[c];
-                    sum[c] += deviation;
-                    squares[c] += deviation * deviation;
-                }
-            }
-            let count = (block.len() / channels) as f64;
-            let joined = Joined::new(moments.count, count);
-            for c in 0..channels {
-                let (sum, squares) = (f64::from(sum[c]), f64::from(squares[c]));
-                let mean = f64::from(pivot[c]) + sum / count;
-                let squares = (squares - sum * sum / count).max(0.);
-                joined.join(&mut moments.mean[c], &mut moments.squares[c], mean, squares);
-            }
-            moments.count += count;
-        }
-        moments
-    }
-
-    fn join(&mut self, other: &Moments) {
-        let joined = Joined::new(self.count, other.count);
-        for c in 0..self.mean.len() {
-            joined.join(&mut self.mean[c], &mut self.squares[c], other.mean[c], other.squares[c]);
-        }
-        self.count += other.count;
-    }
-}
-
-/// How two sets of values share their moments: Chan, Golub and LeVeque, "Updating formulae and a pairwise
-/// algorithm for computing sample variances" (1979).
-struct Joined {
-    share: f64,
-    between: f64,
-}
-
-impl Joined {
-    fn new(count: f64, other: f64) -> Self {
-        let share = other / (count + other).max(1.);
-        Joined { share, between: count * share }
-    }
-
-    fn join(&self, mean: &mut f64, squares: &mut f64, other_mean: f64, other_squares: f64) {
-        let difference = other_mean - *mean;
-        *mean += difference * self.share;
-        *squares += other_squares + difference * difference * self.between;
-    }
-}
-
-/// Rows of one segment that one thread works on.
+/// Rows of one segment that one thread works on: what it reads stays in its second-level cache.
 struct Task {
     segment: usize,
     rows: Range<usize>,
@@ -179,7 +113,7 @@ struct Task {
 impl Task {
     /// All tasks, in the order of their rows.
     fn all(extent: Extent) -> Vec<Task> {
-        let size = (4 * TASK / extent.channels).next_multiple_of(BLOCK).max(BLOCK);
+        let size = (2 * TASK / extent.channels).next_multiple_of(BLOCK).max(BLOCK);
         let of_segment = |segment| {
             (0..extent.rows).step_by(size).map(move |start| {
                 let first = segment * extent.rows;
@@ -189,167 +123,60 @@ impl Task {
         (0..extent.segments).flat_map(of_segment).collect()
     }
 
-    fn of<'a>(&self, values: &'a [f32], extent: Extent) -> &'a [f32] {
-        &values[self.rows.start * extent.channels..self.rows.end * extent.channels]
-    }
-
-    /// Cuts `values` into the tasks' pieces; an empty slice into empty ones.
-    fn split<'a>(tasks: &[Task], mut values: &'a mut [f32], extent: Extent) -> Vec<&'a mut [f32]> {
-        let mut cut = |task: &Task| {
-            let len = (task.rows.len() * extent.channels).min(values.len());
-            let (piece, rest) = std::mem::take(&mut values).split_at_mut(len);
-            values = rest;
-            piece
-        };
-        tasks.iter().map(&mut cut).collect()
+    /// Where its values lie in a tensor.
+    fn values(&self, extent: Extent) -> Range<usize> {
+        self.rows.start * extent.channels..self.rows.end * extent.channels
     }
 }
 
-/// Results in the order of the tasks.
-fn in_parallel<R: Send>(tasks: &[Task], run: impl Fn(&Task) -> R + Sync + Send) -> Vec<R> {
-    let run = |task: &Task| vectorised(|| run(task));
-    if tasks.len() < 2 { tasks.iter().map(run).collect() } else { tasks.par_iter().map(run).collect() }
+/// Runs the last task first. Results in the order of the tasks.
+fn backwards<R: Send>(tasks: &[Task], run: impl Fn(&Task) -> R + Sync + Send) -> Vec<R> {
+    let mut results: Vec<R> = tasks.par_iter().rev().map(run).collect();
+    results.reverse();
+    results
 }
 
-/// [`in_parallel`], each task with its piece of what it writes.
-fn in_parallel_with<R: Send>(
-    tasks: &[Task],
-    pieces: Vec<&mut [f32]>,
-    run: impl Fn(&Task, &mut [f32]) -> R + Sync + Send,
-) -> Vec<R> {
-    let run = |(task, piece): (&Task, &mut [f32])| vectorised(|| run(task, piece));
-    if tasks.len() < 2 {
-        tasks.iter().zip(pieces).map(run).collect()
-    } else {
-        tasks.par_iter().zip(pieces).map(run).collect()
-    }
-}
-
-/// What is done to every value of a channel, for each channel of each segment: `a * (x - mean) + b`.
-struct Line {
+/// A [`Line`] for each channel of each segment.
+struct Lines {
     mean: Vec<f32>,
     a: Vec<f32>,
     b: Vec<f32>,
 }
 
-impl Line {
+impl Lines {
     /// `coefficients(segment, channel)` are the mean, `a` and `b`. The mean is rounded to f32, and `b`
     /// makes up for it.
     fn new(extent: Extent, coefficients: impl Fn(usize, usize) -> [f64; 3]) -> Self {
         let len = extent.segments * extent.channels;
-        let mut line = Line { mean: Vec::with_capacity(len), a: Vec::with_capacity(len), b: Vec::with_capacity(len) };
+        let mut lines = Lines { mean: Vec::with_capacity(len), a: Vec::with_capacity(len), b: Vec::with_capacity(len) };
         for segment in 0..extent.segments {
             for c in 0..extent.channels {
                 let [mean, a, b] = coefficients(segment, c);
                 let rounded = mean as f32;
-                line.mean.push(rounded);
-                line.a.push(a as f32);
-                line.b.push((b + a * (f64::from(rounded) - mean)) as f32);
+                lines.mean.push(rounded);
+                lines.a.push(a as f32);
+                lines.b.push((b + a * (f64::from(rounded) - mean)) as f32);
             }
         }
-        line
+        lines
     }
 
-    fn of(&self, segment: usize, channels: usize) -> [&[f32]; 3] {
-        [&self.mean, &self.a, &self.b].map(|values| &values[segment * channels..][..channels])
-    }
-}
-
-fn forward(
-    x: &[f32],
-    residual: Option<&[f32]>,
-    statistics: &Statistics,
-    affine: &[f32],
-    extent: Extent,
-    eps: f64,
-    relu: bool,
-) -> Vec<f32> {
-    let channels = extent.channels;
-    let (weight, bias) = affine.split_at(channels);
-    let line = Line::new(extent, |segment, c| {
-        let group = segment * extent.groups + c / extent.width();
-        let a = f64::from(weight[c]) / (statistics.variance[group] + eps).sqrt();
-        [statistics.mean[group], a, f64::from(bias[c])]
-    });
-    let tasks = Task::all(extent);
-    let mut y = vec![0.; x.len()];
-    let pieces = Task::split(&tasks, &mut y, extent);
-    in_parallel_with(&tasks, pieces, |task, y| {
-        let line = line.of(task.segment, channels);
-        let (x, residual) = (task.of(x, extent), residual.map(|residual| task.of(residual, extent)));
-        for (i, (y, x)) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)).enumerate() {
-            let residual = residual.map(|residual| &residual[i * channels..][..channels]);
-            match (residual, relu) {
-                (None, false) => forward_row(x, line, |_| 0., |y| y, y),
-                (None, true) => forward_row(x, line, |_| 0., rectify, y),
-                (Some(residual), false) => forward_row(x, line, |c| residual[c], |y| y, y),
-                (Some(residual), true) => forward_row(x, line, |c| residual[c], rectify, y),
-            }
-        }
-    });
-    y
-}
-
-#[inline(always)]
-fn forward_row(
-    x: &[f32],
-    [mean, a, b]: [&[f32]; 3],
-    residual: impl Fn(usize) -> f32,
-    activation: impl Fn(f32) -> f32,
-    y: &mut [f32],
-) {
-    let channels = y.len();
-    let (x, mean, a, b) = (&x[..channels], &mean[..channels], &a[..channels], &b[..channels]);
-    for c in 0..channels {
-        y[c] = activation(a[c] * (x[c] - mean[c]) + b[c] + residual(c));
+    fn of(&self, segment: usize, channels: usize) -> Line<'_> {
+        let [mean, a, b] = [&self.mean, &self.a, &self.b].map(|values| &values[segment * channels..][..channels]);
+        Line { mean, a, b }
     }
 }
 
-/// What the backward pass needs from the forward pass.
-struct Backward {
-    x: Tensor,
-    affine: Tensor,
+/// What both directions know.
+struct Norm {
+    isa: Isa,
     statistics: Statistics,
     extent: Extent,
-    /// Whether the statistics depend on `x`.
-    of_x: bool,
     eps: f64,
     relu: bool,
-    /// Who needs a gradient: x, affine, residual.
-    wants: [bool; 3],
 }
 
-impl Backward {
-    fn run(&self, y: &Tensor, dy: &Tensor) -> Gradients<3> {
-        let [wants_x, wants_affine, wants_residual] = self.wants;
-        let (x, y, g) = (values(&self.x)?, values(y)?, values(dy)?);
-        let mask = self.relu.then_some(&*y);
-
-        // Where the residual needs the masked gradient it is written once and read from then on.
-        let mut masked = vec![0.; if wants_residual && self.relu { g.len() } else { 0 }];
-        let needs_sums = wants_affine || (wants_x && self.of_x);
-        let sums = if needs_sums || !masked.is_empty() { Some(self.sums(&x, &g, mask, &mut masked)) } else { None };
-        let dresidual = match (wants_residual, self.relu) {
-            (false, _) => None,
-            (true, false) => Some(dy.clone()),
-            (true, true) => Some(Tensor::from_vec(masked, dy.shape(), &Device::Cpu)?),
-        };
-        let dx = if wants_x {
-            let dx = match &dresidual {
-                Some(masked) => self.dx(&x, &values(masked)?, None, sums.as_ref())?,
-                None => self.dx(&x, &g, mask, sums.as_ref())?,
-            };
-            Some(Tensor::from_vec(dx, dy.shape(), &Device::Cpu)?)
-        } else {
-            None
-        };
-        let daffine = match (&sums, wants_affine) {
-            (Some(sums), true) => Some(self.daffine(sums)?),
-            _ => None,
-        };
-        Ok([dx, daffine, dresidual])
-    }
-
+impl Norm {
     fn inverse_deviation(&self, segment: usize, c: usize) -> f64 {
         let group = segment * self.extent.groups + c / self.extent.width();
         1. / (self.statistics.variance[group] + self.eps).sqrt()
@@ -359,17 +186,137 @@ impl Backward {
         self.statistics.mean[segment * self.extent.groups + c / self.extent.width()]
     }
 
-    /// The first pass. Also writes the masked gradient to `masked`, where that is not empty.
-    fn sums(&self, x: &[f32], g: &[f32], mask: Option<&[f32]>, masked: &mut [f32]) -> Sums {
-        let (extent, channels) = (self.extent, self.extent.channels);
+    /// What the forward pass does to its input, up to the residual.
+    fn lines(&self, affine: &[f32]) -> Lines {
+        let (weight, bias) = affine.split_at(self.extent.channels);
+        Lines::new(self.extent, |segment, c| {
+            let a = f64::from(weight[c]) * self.inverse_deviation(segment, c);
+            [self.mean(segment, c), a, f64::from(bias[c])]
+        })
+    }
+
+    fn forward(&self, x: &[f32], residual: Option<&[f32]>, affine: &[f32]) -> Result<Vec<f32>> {
+        let lines = self.lines(affine);
+        let stream = bypasses_caches(x.len());
+        self.write(x.len(), |task, y| {
+            let at = task.values(self.extent);
+            let (x, residual) = (&x[at.clone()], residual.map(|residual| &residual[at]));
+            let line = lines.of(task.segment, self.extent.channels);
+            // SAFETY: the CPU has the chosen instructions.
+            unsafe {
+                match self.relu {
+                    true => lanes::run(self.isa, Normalise::<true> { x, line, residual, y, stream }),
+                    false => lanes::run(self.isa, Normalise::<false> { x, line, residual, y, stream }),
+                }
+            }
+        })
+    }
+
+    /// A new buffer of `len` values, of which `run` writes those of each task, and reads none before.
+    fn write(&self, len: usize, run: impl Fn(&Task, &mut [f32]) + Sync) -> Result<Vec<f32>> {
+        let tasks = Task::all(self.extent);
+        let write = |buffer: Disjoint| {
+            // SAFETY: no two tasks share a row.
+            tasks.par_iter().for_each(|task| run(task, unsafe { buffer.slice(task.values(self.extent)) }));
+        };
+        // SAFETY: the tasks have all rows between them, and `run` writes all that it gets.
+        unsafe { output(len, write) }
+    }
+}
+
+/// What the backward pass needs from the forward pass.
+struct Backward {
+    norm: Norm,
+    x: Tensor,
+    affine: Tensor,
+    /// Whether the statistics depend on `x`.
+    of_x: bool,
+    has_residual: bool,
+    /// Who needs a gradient: x, affine, residual.
+    wants: [bool; 3],
+}
+
+/// From what the gradient before the ReLU follows.
+#[derive(Clone, Copy)]
+enum Relu<'a> {
+    None,
+    /// The input, of which the result is these lines.
+    Input(&'a Lines),
+    /// The result.
+    Output(&'a [f32]),
+    /// The result, and a pass writes the gradient here.
+    Kept(&'a [f32], Disjoint<'a>),
+}
+
+impl<'a> Relu<'a> {
+    /// For the rows of `task`, of which one pass at a time makes use.
+    fn mask(self, task: &Task, extent: Extent) -> Mask<'a> {
+        let at = task.values(extent);
+        match self {
+            Relu::None => Mask::None,
+            Relu::Input(lines) => Mask::Input(lines.of(task.segment, extent.channels)),
+            Relu::Output(y) => Mask::Output(&y[at]),
+            // SAFETY: no two tasks share a row.
+            Relu::Kept(y, masked) => Mask::Kept(&y[at.clone()], unsafe { masked.slice(at) }.as_mut_ptr()),
+        }
+    }
+}
+
+impl Backward {
+    fn run(&self, y: &Tensor, dy: &Tensor) -> Gradients<3> {
+        let [wants_x, wants_affine, wants_residual] = self.wants;
+        let (x, y, g, affine) = (values(&self.x)?, values(y)?, values(dy)?, values(&self.affine)?);
+        let needs_sums = wants_affine || (wants_x && self.of_x);
+        let tensor = |values: Vec<f32>| Tensor::from_vec(values, dy.shape(), &Device::Cpu);
+        let daffine = |sums: &Option<Sums>| match (sums, wants_affine) {
+            (Some(sums), true) => self.daffine(sums).map(Some),
+            _ => Ok(None),
+        };
+        if !(wants_residual && self.norm.relu) {
+            let lines = self.norm.lines(&affine);
+            let relu = match (self.norm.relu, self.has_residual) {
+                (false, _) => Relu::None,
+                (true, false) => Relu::Input(&lines),
+                (true, true) => Relu::Output(&y),
+            };
+            let sums = needs_sums.then(|| self.sums(&x, &g, relu));
+            let dx = if wants_x { Some(tensor(self.dx(&x, &g, relu, sums.as_ref())?)?) } else { None };
+            return Ok([dx, daffine(&sums)?, wants_residual.then(|| dy.clone())]);
+        }
+        // The residual's gradient is the masked one: the pass that runs first writes it, and a second one reads it.
+        let (mut sums, mut dx) = (None, None);
+        // SAFETY: either pass writes the masked gradient of all its rows; where one fails, nobody gets it.
+        let masked = unsafe {
+            output(g.len(), |masked| {
+                let relu = Relu::Kept(&y, masked);
+                match needs_sums {
+                    true => sums = Some(self.sums(&x, &g, relu)),
+                    false => dx = Some(self.dx(&x, &g, relu, None)),
+                }
+            })
+        }?;
+        if needs_sums && wants_x {
+            dx = Some(self.dx(&x, &masked, Relu::None, sums.as_ref()));
+        }
+        let dx = dx.transpose()?.filter(|_| wants_x).map(tensor).transpose()?;
+        Ok([dx, daffine(&sums)?, Some(tensor(masked)?)])
+    }
+
+    /// The first pass.
+    fn sums(&self, x: &[f32], g: &[f32], relu: Relu) -> Sums {
+        let (norm, extent) = (&self.norm, self.norm.extent);
+        let channels = extent.channels;
         let centre: Vec<f32> =
-            (0..extent.segments).flat_map(|segment| (0..channels).map(move |c| self.mean(segment, c) as f32)).collect();
+            (0..extent.segments).flat_map(|segment| (0..channels).map(move |c| norm.mean(segment, c) as f32)).collect();
         let tasks = Task::all(extent);
-        let pieces = Task::split(&tasks, masked, extent);
-        let partial: Vec<Sums> = in_parallel_with(&tasks, pieces, |task, masked| {
-            let centre = &centre[task.segment * channels..][..channels];
-            let mask = mask.map(|mask| task.of(mask, extent));
-            Sums::of_rows(task.of(x, extent), task.of(g, extent), mask, centre, masked)
+        let partial = backwards(&tasks, |task| {
+            let mut sums = Sums::none(channels);
+            let at = task.values(extent);
+            let mean = &centre[task.segment * channels..][..channels];
+            let mask = relu.mask(task, extent);
+            // SAFETY: the CPU has the chosen instructions.
+            unsafe { lanes::run(norm.isa, AddSums { x: &x[at.clone()], g: &g[at], mask, mean, sums: &mut sums }) };
+            sums
         });
         let mut sums = Sums::none(extent.segments * channels);
         for (task, partial) in tasks.iter().zip(&partial) {
@@ -380,19 +327,19 @@ impl Backward {
             }
         }
         for (i, &rounded) in centre.iter().enumerate() {
-            let mean = self.mean(i / channels, i % channels);
+            let mean = norm.mean(i / channels, i % channels);
             sums.g_deviation[i] += (f64::from(rounded) - mean) * sums.g[i];
         }
         sums
     }
 
     fn daffine(&self, sums: &Sums) -> Result<Tensor> {
-        let channels = self.extent.channels;
+        let (channels, segments) = (self.norm.extent.channels, self.norm.extent.segments);
         let mut daffine = vec![0f64; 2 * channels];
-        for segment in 0..self.extent.segments {
+        for segment in 0..segments {
             for c in 0..channels {
                 let i = segment * channels + c;
-                daffine[c] += sums.g_deviation[i] * self.inverse_deviation(segment, c);
+                daffine[c] += sums.g_deviation[i] * self.norm.inverse_deviation(segment, c);
                 daffine[channels + c] += sums.g[i];
             }
         }
@@ -401,16 +348,17 @@ impl Backward {
     }
 
     /// The second pass: `dx = weight * g / deviation + a * (x - mean) + b`.
-    fn dx(&self, x: &[f32], g: &[f32], mask: Option<&[f32]>, sums: Option<&Sums>) -> Result<Vec<f32>> {
-        let (extent, channels) = (self.extent, self.extent.channels);
+    fn dx(&self, x: &[f32], g: &[f32], relu: Relu, sums: Option<&Sums>) -> Result<Vec<f32>> {
+        let (norm, extent) = (&self.norm, self.norm.extent);
+        let channels = extent.channels;
         let affine = values(&self.affine)?;
         let weight = &affine[..channels];
         let factor: Vec<f32> = (0..extent.segments)
             .flat_map(|segment| {
-                (0..channels).map(move |c| (f64::from(weight[c]) * self.inverse_deviation(segment, c)) as f32)
+                (0..channels).map(move |c| (f64::from(weight[c]) * norm.inverse_deviation(segment, c)) as f32)
             })
             .collect();
-        let line = sums.filter(|_| self.of_x).map(|sums| {
+        let lines = sums.filter(|_| self.of_x).map(|sums| {
             // A group's mean of `weight * g` and of `weight * g * (x - mean)`.
             let of_groups = |sums: &[f64]| -> Vec<f64> {
                 let weighted: Vec<f64> =
@@ -421,96 +369,20 @@ impl Backward {
                     .collect()
             };
             let (g, g_deviation) = (of_groups(&sums.g), of_groups(&sums.g_deviation));
-            Line::new(extent, |segment, c| {
-                let inverse = self.inverse_deviation(segment, c);
+            Lines::new(extent, |segment, c| {
+                let inverse = norm.inverse_deviation(segment, c);
                 let group = segment * extent.groups + c / extent.width();
-                [self.mean(segment, c), -inverse.powi(3) * g_deviation[group], -inverse * g[group]]
+                [norm.mean(segment, c), -inverse.powi(3) * g_deviation[group], -inverse * g[group]]
             })
         });
-        let tasks = Task::all(extent);
-        let mut dx = vec![0.; g.len()];
-        let pieces = Task::split(&tasks, &mut dx, extent);
-        in_parallel_with(&tasks, pieces, |task, dx| {
+        let stream = bypasses_caches(g.len());
+        norm.write(g.len(), |task, dx| {
+            let at = task.values(extent);
             let factor = &factor[task.segment * channels..][..channels];
-            let line = line.as_ref().map(|line| line.of(task.segment, channels));
-            let (x, g) = (task.of(x, extent), task.of(g, extent));
-            let mask = mask.map(|mask| task.of(mask, extent));
-            for (i, dx) in dx.chunks_exact_mut(channels).enumerate() {
-                let at = i * channels;
-                let (x, g) = (&x[at..][..channels], &g[at..][..channels]);
-                match (mask.map(|mask| &mask[at..][..channels]), line) {
-                    (None, None) => dx_row(g, factor, |g, _| g, |_| 0., dx),
-                    (Some(y), None) => dx_row(g, factor, |g, c| rectified(g, y[c]), |_| 0., dx),
-                    (None, Some([mean, a, b])) => {
-                        dx_row(g, factor, |g, _| g, |c| a[c] * (x[c] - mean[c]) + b[c], dx);
-                    }
-                    (Some(y), Some([mean, a, b])) => {
-                        dx_row(g, factor, |g, c| rectified(g, y[c]), |c| a[c] * (x[c] - mean[c]) + b[c], dx);
-                    }
-                }
-            }
-        });
-        Ok(dx)
-    }
-}
-
-#[inline(always)]
-fn dx_row(g: &[f32], factor: &[f32], mask: impl Fn(f32, usize) -> f32, line: impl Fn(usize) -> f32, dx: &mut [f32]) {
-    let channels = dx.len();
-    let (g, factor) = (&g[..channels], &factor[..channels]);
-    for c in 0..channels {
-        dx[c] = factor[c] * mask(g[c], c) + line(c);
-    }
-}
-
-/// For each channel the sums of `g` and of `g * (x - mean)`.
-struct Sums {
-    g: Vec<f64>,
-    g_deviation: Vec<f64>,
-}
-
-impl Sums {
-    fn none(channels: usize) -> Self {
-        Sums { g: vec![0.; channels], g_deviation: vec![0.; channels] }
-    }
-
-    #[inline(always)]
-    fn of_rows(x: &[f32], g: &[f32], mask: Option<&[f32]>, mean: &[f32], masked_out: &mut [f32]) -> Self {
-        let channels = mean.len();
-        let mut sums = Sums::none(channels);
-        let (mut sum, mut deviations) = (vec![0f32; channels], vec![0f32; channels]);
-        let rows = x.len() / channels;
-        for block in (0..rows).step_by(BLOCK) {
-            sum.fill(0.);
-            deviations.fill(0.);
-            for row in block..(block + BLOCK).min(rows) {
-                let at = row * channels;
-                let (x, g, mean) = (&x[at..][..channels], &g[at..][..channels], &mean[..channels]);
-                let (sum, deviations) = (&mut sum[..channels], &mut deviations[..channels]);
-                let mut add = |c: usize, g: f32| {
-                    sum[c] += g;
-                    deviations[c] += g * (x[c] - mean[c]);
-                };
-                match (mask, masked_out.is_empty()) {
-                    (None, _) => (0..channels).for_each(|c| add(c, g[c])),
-                    (Some(mask), true) => {
-                        let y = &mask[at..][..channels];
-                        (0..channels).for_each(|c| add(c, rectified(g[c], y[c])));
-                    }
-                    (Some(mask), false) => {
-                        let (y, out) = (&mask[at..][..channels], &mut masked_out[at..][..channels]);
-                        for c in 0..channels {
-                            out[c] = rectified(g[c], y[c]);
-                            add(c, out[c]);
-                        }
-                    }
-                }
-            }
-            for c in 0..channels {
-                sums.g[c] += f64::from(sum[c]);
-                sums.g_deviation[c] += f64::from(deviations[c]);
-            }
-        }
-        sums
+            let line = lines.as_ref().map(|lines| lines.of(task.segment, channels));
+            let mask = relu.mask(task, extent);
+            // SAFETY: the CPU has the chosen instructions.
+            unsafe { lanes::run(norm.isa, Gradient { x: &x[at.clone()], g: &g[at], mask, factor, line, dx, stream }) };
+        })
     }
 }

@@ -11,6 +11,7 @@
 //! the parenthesis over the group. With given statistics the two sums in `dx` are absent.
 
 mod cpu;
+mod passes;
 mod reference;
 
 use crate::ops::node::in_main_memory;

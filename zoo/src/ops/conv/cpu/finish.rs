@@ -1,7 +1,7 @@
 //! What becomes of the sums before they are written.
 
-use super::lanes::Lanes;
 use crate::ops::activation::cpu::rectify;
+use crate::ops::lanes::Lanes;
 
 /// `relu(scale * sum + shift + residual)`, for each output channel: a norm with given statistics, and what follows it.
 #[derive(Clone, Copy)]

@@ -8,7 +8,6 @@
 mod depthwise;
 mod filters;
 mod finish;
-mod lanes;
 mod pack;
 mod pass;
 mod tile;

@@ -1,8 +1,8 @@
 //! The micro-kernel: a tile of the product stays in registers while the reduction runs.
 
 use super::finish::FinishFrom;
-use super::lanes::Lanes;
 use crate::ops::Isa;
+use crate::ops::lanes::Lanes;
 use crate::ops::parallel::part;
 
 /// One call: `c[rows, columns] (+)= a[rows, depth] * b[depth, columns]`.

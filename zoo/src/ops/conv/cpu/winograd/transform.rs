@@ -6,7 +6,7 @@
 //! element by element; in two dimensions every transform runs along columns, then along rows. The usual points
 //! 0, ±1, ±2 round two to three times worse: of all pairs of small fractions these were measured best.
 
-use super::super::lanes::Lanes;
+use crate::ops::lanes::Lanes;
 
 /// Inputs that one tile reads along an axis, and points of the transformed tile.
 pub(super) const POINTS: usize = 6;

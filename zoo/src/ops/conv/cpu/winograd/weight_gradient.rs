@@ -1,11 +1,11 @@
 //! The weight gradient of the same algorithm, transposed step by step: at each point the transformed source
 //! times the transformed output gradient, summed over tiles; the sums are transformed back into filters.
 
-use super::super::lanes::{self, Kernel, Lanes};
 use super::super::tile::{Ahead, Tile, multiply_transposed};
 use super::transform::{self, OUTPUTS, POINTS, TAPS, in_both_axes};
 use super::{AREA, Layout, VECTOR, Winograd, transform_source};
 use crate::ops::Isa;
+use crate::ops::lanes::{self, Kernel, Lanes};
 use crate::ops::parallel::{Disjoint, part, with_scratch};
 use rayon::prelude::*;
 use std::ops::Range;

@@ -1,0 +1,559 @@
+//! Vector registers of the instruction sets.
+
+use super::Isa;
+use super::activation::cpu::rectify;
+
+/// A vector register.
+pub(in crate::ops) trait Lanes: Copy {
+    const WIDTH: usize;
+    unsafe fn splat(x: f32) -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    unsafe fn store(self, to: *mut f32);
+    unsafe fn add(self, other: Self) -> Self;
+    unsafe fn sub(self, other: Self) -> Self;
+    unsafe fn mul(self, other: Self) -> Self;
+    /// ReLU. A NaN stays one.
+    unsafe fn rectify(self) -> Self;
+    /// The first `n` numbers at `from`, `WIDTH` at the most, and zeros.
+    unsafe fn load_first(from: *const f32, n: usize) -> Self;
+    /// Stores the first `n` numbers, `WIDTH` at the most.
+    unsafe fn store_first(self, to: *mut f32, n: usize);
+    /// As [`Self::store_first`], past the caches. Nobody may read it before [`Self::fence`].
+    unsafe fn stream_first(self, to: *mut f32, n: usize);
+    /// Makes what was streamed visible to other threads.
+    unsafe fn fence();
+    /// `self` where `other` is above 0 or not a number, else 0.
+    unsafe fn where_positive(self, other: Self) -> Self;
+    /// `best` and its tap, except where `candidate` is greater, or not a number: there it is that and `tap`.
+    unsafe fn greater(best: (Self, Self), candidate: Self, tap: Self) -> (Self, Self);
+    /// `self` where the byte at the same place of `taps` is `tap`, else 0; there are `n` bytes, or `WIDTH`.
+    unsafe fn where_tap(self, taps: *const u8, n: usize, tap: u8) -> Self;
+    /// Stores the first `n` numbers, `WIDTH` at the most, which are whole and from 0 to 255, as bytes.
+    unsafe fn store_taps(self, to: *mut u8, n: usize);
+    /// Fetches the cache line at `at`, which will be written; any address will do.
+    unsafe fn prefetch(at: *const f32);
+    /// Fetches the cache line at `at`, which will be read soon, into the second-level cache; any address will do.
+    unsafe fn prefetch_far(at: *const f32);
+    /// `self + x * y`.
+    unsafe fn add_product(self, x: Self, y: Self) -> Self;
+}
+
+/// Code that is written once for all registers.
+pub(in crate::ops) trait Kernel {
+    /// # Safety
+    /// The CPU has the instructions of `L`; what else, the implementation says.
+    unsafe fn run<L: Lanes>(self);
+}
+
+/// Runs `kernel` with the registers of `isa`.
+///
+/// # Safety
+/// The CPU has `isa`, and what the kernel asks for.
+pub(in crate::ops) unsafe fn run<K: Kernel>(isa: Isa, kernel: K) {
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn avx512<K: Kernel>(kernel: K) {
+        // SAFETY: this function has the instructions; the rest is the caller's promise.
+        unsafe { kernel.run::<std::arch::x86_64::__m512>() }
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn avx2<K: Kernel>(kernel: K) {
+        // SAFETY: as above.
+        unsafe { kernel.run::<std::arch::x86_64::__m256>() }
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => avx512(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2(kernel),
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx512 | Isa::Avx2 => unreachable!("an instruction set of x86-64"),
+            Isa::Portable => kernel.run::<[f32; 4]>(),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::Lanes;
+    use std::arch::x86_64::*;
+
+    /// The lowest `n` bits, of 16 at the most.
+    #[inline(always)]
+    fn first(n: usize) -> __mmask16 {
+        ((1u32 << n.min(16)) - 1) as __mmask16
+    }
+
+    /// `value`, of which the compiler does not know that it was loaded. Otherwise it loads under a mask that is applied
+    /// later; such a load waits for the mask, and where both come from main memory that takes twice the time.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn loaded(mut value: __m512) -> __m512 {
+        // SAFETY: no instruction at all.
+        unsafe { std::arch::asm!("/* {} */", inout(zmm_reg) value, options(pure, nomem, nostack, preserves_flags)) };
+        value
+    }
+
+    /// All bits of the first `n` of 8 lanes.
+    #[inline(always)]
+    unsafe fn first_of_8(n: usize) -> __m256i {
+        const LANES: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+        // SAFETY: eight lanes lie behind each of the first nine; the caller has AVX2.
+        unsafe { _mm256_loadu_si256(LANES.as_ptr().add(8 - n.min(8)).cast()) }
+    }
+
+    /// The first `n` bytes, 16 at the most, and zeros.
+    #[inline(always)]
+    unsafe fn padded(bytes: *const u8, n: usize) -> [u8; 16] {
+        let mut padded = [0; 16];
+        // SAFETY: as many bytes lie there.
+        unsafe { std::ptr::copy_nonoverlapping(bytes, padded.as_mut_ptr(), n.min(16)) };
+        padded
+    }
+
+    // SAFETY of both: only called inlined into a function with the instructions, on memory that is there.
+    impl Lanes for __m512 {
+        const WIDTH: usize = 16;
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self {
+            // SAFETY: the caller has AVX-512F.
+            unsafe { _mm512_set1_ps(x) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: as above, and 16 numbers lie at `from`.
+            unsafe { _mm512_loadu_ps(from) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: as above, and 16 numbers fit at `to`.
+            unsafe { _mm512_storeu_ps(to, self) }
+        }
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            // SAFETY: the caller has AVX-512F.
+            unsafe { _mm512_add_ps(self, other) }
+        }
+        #[inline(always)]
+        unsafe fn sub(self, other: Self) -> Self {
+            // SAFETY: the caller has AVX-512F.
+            unsafe { _mm512_sub_ps(self, other) }
+        }
+        #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            // SAFETY: the caller has AVX-512F.
+            unsafe { _mm512_mul_ps(self, other) }
+        }
+        #[inline(always)]
+        unsafe fn rectify(self) -> Self {
+            // SAFETY: as above. Where one operand is a NaN the second is the result.
+            unsafe { _mm512_max_ps(_mm512_setzero_ps(), self) }
+        }
+        #[inline(always)]
+        unsafe fn load_first(from: *const f32, n: usize) -> Self {
+            // SAFETY: the caller has AVX-512F, and the numbers lie at `from`.
+            unsafe {
+                match n {
+                    ..16 => _mm512_maskz_loadu_ps(first(n), from),
+                    _ => Self::load(from),
+                }
+            }
+        }
+        #[inline(always)]
+        unsafe fn store_first(self, to: *mut f32, n: usize) {
+            // SAFETY: the caller has AVX-512F, and the numbers fit at `to`.
+            unsafe {
+                match n {
+                    ..16 => _mm512_mask_storeu_ps(to, first(n), self),
+                    _ => self.store(to),
+                }
+            }
+        }
+        #[inline(always)]
+        unsafe fn stream_first(self, to: *mut f32, n: usize) {
+            // SAFETY: the caller has AVX-512F, and the numbers fit at `to`, which is aligned as asked for.
+            unsafe {
+                if n < 16 || !to.cast::<__m128>().is_aligned() {
+                    return self.store_first(to, n);
+                }
+                // The allocator aligns to 16 bytes, and the line is written at once all the same.
+                _mm_stream_ps(to, _mm512_extractf32x4_ps::<0>(self));
+                _mm_stream_ps(to.add(4), _mm512_extractf32x4_ps::<1>(self));
+                _mm_stream_ps(to.add(8), _mm512_extractf32x4_ps::<2>(self));
+                _mm_stream_ps(to.add(12), _mm512_extractf32x4_ps::<3>(self));
+            }
+        }
+        #[inline(always)]
+        unsafe fn fence() {
+            // SAFETY: every x86-64 has it.
+            unsafe { _mm_sfence() }
+        }
+        #[inline(always)]
+        unsafe fn where_positive(self, other: Self) -> Self {
+            // SAFETY: the caller has AVX-512F.
+            unsafe {
+                let positive = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(other, _mm512_setzero_ps());
+                _mm512_maskz_mov_ps(positive, loaded(self))
+            }
+        }
+        #[inline(always)]
+        unsafe fn greater(best: (Self, Self), candidate: Self, tap: Self) -> (Self, Self) {
+            // SAFETY: the caller has AVX-512F.
+            unsafe {
+                let wins = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(candidate, best.0)
+                    | _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(candidate, candidate);
+                (_mm512_mask_mov_ps(best.0, wins, candidate), _mm512_mask_mov_ps(best.1, wins, tap))
+            }
+        }
+        #[inline(always)]
+        unsafe fn where_tap(self, taps: *const u8, n: usize, tap: u8) -> Self {
+            // SAFETY: the caller has AVX-512F, and the bytes lie at `taps`.
+            unsafe {
+                let taps = match n {
+                    ..16 => _mm_loadu_si128(padded(taps, n).as_ptr().cast()),
+                    _ => _mm_loadu_si128(taps.cast()),
+                };
+                let equal = _mm512_cmpeq_epi32_mask(_mm512_cvtepu8_epi32(taps), _mm512_set1_epi32(i32::from(tap)));
+                _mm512_maskz_mov_ps(equal, self)
+            }
+        }
+        #[inline(always)]
+        unsafe fn store_taps(self, to: *mut u8, n: usize) {
+            // SAFETY: the caller has AVX-512F, and the bytes fit at `to`.
+            unsafe {
+                let mut bytes = [0u8; 16];
+                _mm_storeu_si128(bytes.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(self)));
+                std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, n.min(16));
+            }
+        }
+        #[inline(always)]
+        unsafe fn prefetch(at: *const f32) {
+            // SAFETY: a hint, which every x86-64 knows or ignores, and which never faults.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(at.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn prefetch_far(at: *const f32) {
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn add_product(self, x: Self, y: Self) -> Self {
+            // SAFETY: the caller has AVX-512F.
+            unsafe { _mm512_fmadd_ps(x, y, self) }
+        }
+    }
+
+    impl Lanes for __m256 {
+        const WIDTH: usize = 8;
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self {
+            // SAFETY: the caller has AVX2 and FMA.
+            unsafe { _mm256_set1_ps(x) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: as above, and 8 numbers lie at `from`.
+            unsafe { _mm256_loadu_ps(from) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: as above, and 8 numbers fit at `to`.
+            unsafe { _mm256_storeu_ps(to, self) }
+        }
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            // SAFETY: the caller has AVX2 and FMA.
+            unsafe { _mm256_add_ps(self, other) }
+        }
+        #[inline(always)]
+        unsafe fn sub(self, other: Self) -> Self {
+            // SAFETY: the caller has AVX2 and FMA.
+            unsafe { _mm256_sub_ps(self, other) }
+        }
+        #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            // SAFETY: the caller has AVX2 and FMA.
+            unsafe { _mm256_mul_ps(self, other) }
+        }
+        #[inline(always)]
+        unsafe fn rectify(self) -> Self {
+            // SAFETY: as above. Where one operand is a NaN the second is the result.
+            unsafe { _mm256_max_ps(_mm256_setzero_ps(), self) }
+        }
+        #[inline(always)]
+        unsafe fn load_first(from: *const f32, n: usize) -> Self {
+            // SAFETY: the caller has AVX2 and FMA, and the numbers lie at `from`.
+            unsafe {
+                match n {
+                    ..8 => _mm256_maskload_ps(from, first_of_8(n)),
+                    _ => Self::load(from),
+                }
+            }
+        }
+        #[inline(always)]
+        unsafe fn store_first(self, to: *mut f32, n: usize) {
+            // SAFETY: the caller has AVX2 and FMA, and the numbers fit at `to`.
+            unsafe {
+                match n {
+                    ..8 => _mm256_maskstore_ps(to, first_of_8(n), self),
+                    _ => self.store(to),
+                }
+            }
+        }
+        #[inline(always)]
+        unsafe fn stream_first(self, to: *mut f32, n: usize) {
+            // SAFETY: the caller has AVX2 and FMA, and the numbers fit at `to`, which is aligned as asked for.
+            unsafe {
+                if n < 8 || !to.cast::<__m128>().is_aligned() {
+                    return self.store_first(to, n);
+                }
+                _mm_stream_ps(to, _mm256_castps256_ps128(self));
+                _mm_stream_ps(to.add(4), _mm256_extractf128_ps::<1>(self));
+            }
+        }
+        #[inline(always)]
+        unsafe fn fence() {
+            // SAFETY: every x86-64 has it.
+            unsafe { _mm_sfence() }
+        }
+        #[inline(always)]
+        unsafe fn where_positive(self, other: Self) -> Self {
+            // SAFETY: the caller has AVX2 and FMA.
+            unsafe { _mm256_and_ps(self, _mm256_cmp_ps::<_CMP_NLE_UQ>(other, _mm256_setzero_ps())) }
+        }
+        #[inline(always)]
+        unsafe fn greater(best: (Self, Self), candidate: Self, tap: Self) -> (Self, Self) {
+            // SAFETY: the caller has AVX2 and FMA.
+            unsafe {
+                let wins = _mm256_or_ps(
+                    _mm256_cmp_ps::<_CMP_GT_OQ>(candidate, best.0),
+                    _mm256_cmp_ps::<_CMP_UNORD_Q>(candidate, candidate),
+                );
+                (_mm256_blendv_ps(best.0, candidate, wins), _mm256_blendv_ps(best.1, tap, wins))
+            }
+        }
+        #[inline(always)]
+        unsafe fn where_tap(self, taps: *const u8, n: usize, tap: u8) -> Self {
+            // SAFETY: the caller has AVX2 and FMA, and the bytes lie at `taps`.
+            unsafe {
+                let taps = match n {
+                    ..8 => _mm_loadl_epi64(padded(taps, n).as_ptr().cast()),
+                    _ => _mm_loadl_epi64(taps.cast()),
+                };
+                let equal = _mm256_cmpeq_epi32(_mm256_cvtepu8_epi32(taps), _mm256_set1_epi32(i32::from(tap)));
+                _mm256_and_ps(self, _mm256_castsi256_ps(equal))
+            }
+        }
+        #[inline(always)]
+        unsafe fn store_taps(self, to: *mut u8, n: usize) {
+            // SAFETY: the caller has AVX2 and FMA, and the bytes fit at `to`.
+            unsafe {
+                let whole = _mm256_cvttps_epi32(self);
+                let words = _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256::<1>(whole));
+                let mut bytes = [0u8; 16];
+                _mm_storeu_si128(bytes.as_mut_ptr().cast(), _mm_packus_epi16(words, words));
+                std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, n.min(8));
+            }
+        }
+        #[inline(always)]
+        unsafe fn prefetch(at: *const f32) {
+            // SAFETY: a hint, which every x86-64 knows or ignores, and which never faults.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(at.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn prefetch_far(at: *const f32) {
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn add_product(self, x: Self, y: Self) -> Self {
+            // SAFETY: the caller has AVX2 and FMA.
+            unsafe { _mm256_fmadd_ps(x, y, self) }
+        }
+    }
+}
+
+/// Four numbers: one register of SSE2 and of NEON.
+impl Lanes for [f32; 4] {
+    const WIDTH: usize = 4;
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        [x; 4]
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: four numbers lie at `from`; an array of f32 needs no more alignment than they have.
+        unsafe { *from.cast::<[f32; 4]>() }
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: four numbers fit at `to`.
+        unsafe { *to.cast::<[f32; 4]>() = self }
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        std::array::from_fn(|i| self[i] + other[i])
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        std::array::from_fn(|i| self[i] - other[i])
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        std::array::from_fn(|i| self[i] * other[i])
+    }
+    #[inline(always)]
+    unsafe fn rectify(self) -> Self {
+        self.map(rectify)
+    }
+    #[inline(always)]
+    unsafe fn load_first(from: *const f32, n: usize) -> Self {
+        // SAFETY: as many numbers lie at `from`.
+        std::array::from_fn(|i| if i < n { unsafe { *from.add(i) } } else { 0. })
+    }
+    #[inline(always)]
+    unsafe fn store_first(self, to: *mut f32, n: usize) {
+        // SAFETY: as many numbers fit at `to`.
+        unsafe { std::ptr::copy_nonoverlapping(self.as_ptr(), to, n.min(4)) }
+    }
+    #[inline(always)]
+    unsafe fn stream_first(self, to: *mut f32, n: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { self.store_first(to, n) }
+    }
+    #[inline(always)]
+    unsafe fn fence() {}
+    #[inline(always)]
+    unsafe fn where_positive(self, other: Self) -> Self {
+        std::array::from_fn(|i| if other[i] <= 0. { 0. } else { self[i] })
+    }
+    #[inline(always)]
+    unsafe fn greater(best: (Self, Self), candidate: Self, tap: Self) -> (Self, Self) {
+        let wins: [bool; 4] = std::array::from_fn(|i| (candidate[i] > best.0[i]) | candidate[i].is_nan());
+        let choose = |best: Self, other: Self| std::array::from_fn(|i| if wins[i] { other[i] } else { best[i] });
+        (choose(best.0, candidate), choose(best.1, tap))
+    }
+    #[inline(always)]
+    unsafe fn where_tap(self, taps: *const u8, n: usize, tap: u8) -> Self {
+        // SAFETY: as many bytes lie at `taps`.
+        std::array::from_fn(|i| if i < n && unsafe { *taps.add(i) } == tap { self[i] } else { 0. })
+    }
+    #[inline(always)]
+    unsafe fn store_taps(self, to: *mut u8, n: usize) {
+        for (i, tap) in self.into_iter().enumerate().take(n) {
+            // SAFETY: as many bytes fit at `to`.
+            unsafe { *to.add(i) = tap as u8 };
+        }
+    }
+    #[inline(always)]
+    unsafe fn prefetch(_: *const f32) {}
+    #[inline(always)]
+    unsafe fn prefetch_far(_: *const f32) {}
+    #[inline(always)]
+    unsafe fn add_product(self, x: Self, y: Self) -> Self {
+        // Where the target has no fused multiply-add, `mul_add` would be a call into the maths library.
+        if cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
+            std::array::from_fn(|i| x[i].mul_add(y[i], self[i]))
+        } else {
+            std::array::from_fn(|i| self[i] + x[i] * y[i])
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 16 numbers and the first of more, with zeros, infinities and a NaN among them.
+    const X: [f32; 20] = [
+        1.,
+        -2.,
+        0.,
+        f32::NAN,
+        4.,
+        -0.,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        8.,
+        9.,
+        -10.,
+        11.,
+        0.5,
+        -0.5,
+        1e-40,
+        3.,
+        17.,
+        18.,
+        -19.,
+        20.,
+    ];
+
+    /// What each operation makes of the first `n` of [`X`], lane by lane.
+    struct Operations {
+        n: usize,
+    }
+
+    impl Kernel for Operations {
+        unsafe fn run<L: Lanes>(self) {
+            let n = self.n.min(L::WIDTH);
+            let same = |a: f32, b: f32| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
+            // SAFETY: the test runs what the CPU has; all buffers have 20 numbers, of which 17 at the most are touched.
+            unsafe {
+                let stored = |value: L| {
+                    let mut all = [7f32; 20];
+                    value.store_first(all.as_mut_ptr().add(1), self.n);
+                    let mut streamed = [7f32; 20];
+                    value.stream_first(streamed.as_mut_ptr().add(1), self.n);
+                    L::fence();
+                    assert!(std::iter::zip(all, streamed).all(|(a, b)| same(a, b)));
+                    assert!(all[0] == 7. && all[n + 1..].iter().all(|&x| x == 7.), "{n}: {all:?}");
+                    all[1..n + 1].to_vec()
+                };
+                let expect = |value: L, expected: &dyn Fn(usize) -> f32| {
+                    for (i, found) in stored(value).into_iter().enumerate() {
+                        assert!(same(found, expected(i)), "lane {i} of {n}: {found}, not {}", expected(i));
+                    }
+                };
+                let x = L::load_first(X.as_ptr(), self.n);
+                let mut padded = [7f32; 20];
+                x.store(padded.as_mut_ptr());
+                assert!(padded[n..L::WIDTH].iter().all(|&x| x == 0.), "{n}: {padded:?}");
+                expect(x, &|i| X[i]);
+                let y = L::load_first(X.as_ptr().add(3), self.n);
+                expect(y.where_positive(x), &|i| if X[i] <= 0. { 0. } else { X[i + 3] });
+                let best = L::greater((x, L::splat(3.)), y, L::splat(250.));
+                let wins = |i: usize| X[i + 3] > X[i] || X[i + 3].is_nan();
+                expect(best.0, &|i| if wins(i) { X[i + 3] } else { X[i] });
+                let mut taps = [9u8; 20];
+                best.1.store_taps(taps.as_mut_ptr(), self.n);
+                for (i, &tap) in taps.iter().enumerate() {
+                    assert_eq!(
+                        tap,
+                        if i >= n {
+                            9
+                        } else if wins(i) {
+                            250
+                        } else {
+                            3
+                        },
+                        "lane {i} of {n}"
+                    );
+                }
+                expect(x.where_tap(taps.as_ptr(), self.n, 250), &|i| if wins(i) { X[i] } else { 0. });
+            }
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_does_the_same() {
+        for isa in Isa::available() {
+            for n in 0..=17 {
+                // SAFETY: the CPU has it.
+                unsafe { run(isa, Operations { n }) };
+            }
+        }
+    }
+}
