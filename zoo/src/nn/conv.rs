@@ -84,8 +84,8 @@ impl<const D: usize> Conv<D> {
     /// Where `x` has other channels, or is smaller than the kernel.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (weight, bias) = (parameter(&self.weight), self.bias.as_ref().map(parameter));
-        let operands: Vec<&Tensor> = [x, &weight].into_iter().chain(&bias).collect();
-        if can_fuse(&operands) {
+        let parameters: Vec<&Tensor> = std::iter::once(&weight).chain(&bias).collect();
+        if can_fuse(&[x], &parameters) {
             let Some(bias) = bias else { return self.fused(x, None) };
             let (scale, shift) = (vec![1.; bias.elem_count()], bias.to_vec1()?);
             return self.fused(x, Some(Fused { scale: &scale, shift: &shift, residual: None, relu: false }));

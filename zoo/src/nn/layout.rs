@@ -1,6 +1,6 @@
 //! The border between candle's channels-first tensors and ours.
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 
 /// `[N, C, spatial..]` to contiguous `[N, spatial.., C]`; free where the memory already lies so.
 ///
@@ -27,6 +27,15 @@ pub fn channels_first(x: &Tensor) -> Result<Tensor> {
         5 => x.permute((0, 4, 1, 2, 3)),
         _ => bail!("a feature map is [N, spatial.., C] with one to three spatial axes, not {:?}", x.shape()),
     }
+}
+
+/// A batch `[N, C, spatial..]` in another type, its memory channels-last. A network computes in the type of its input:
+/// in `bf16` with `f32` parameters, if that is what it gets.
+///
+/// # Errors
+/// Where there are not one to three spatial axes.
+pub fn to_dtype(x: &Tensor, dtype: DType) -> Result<Tensor> {
+    if x.dtype() == dtype { Ok(x.clone()) } else { channels_first(&channels_last(x)?.to_dtype(dtype)?) }
 }
 
 #[cfg(test)]

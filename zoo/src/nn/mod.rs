@@ -18,7 +18,7 @@ pub use conv::{Conv, Conv1d, Conv2d, Conv3d, ConvConfig};
 pub use dropout::{DropPath, Dropout};
 pub use eca::EfficientChannelAttention;
 pub use fpn::FeaturePyramid;
-pub use layout::{channels_first, channels_last};
+pub use layout::{channels_first, channels_last, to_dtype};
 pub use linear::Linear;
 pub use norm::{BatchNorm, GroupNorm, NormConfig};
 pub use pool::{AvgPool, AvgPool1d, AvgPool2d, AvgPool3d, MaxPool, MaxPool1d, MaxPool2d, MaxPool3d};

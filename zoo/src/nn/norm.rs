@@ -121,9 +121,10 @@ impl BatchNorm {
         let [weight, bias] = [&self.weight, &self.bias].map(parameter);
         let [mean, variance] = [&self.running_mean, &self.running_var].map(Tensor::detach);
         let (kernel, conv_bias) = (parameter(&conv.weight), conv.bias.as_ref().map(parameter));
-        let operands = [x, &kernel, &weight, &bias, &mean, &variance];
-        let operands: Vec<&Tensor> = operands.into_iter().chain(&conv_bias).chain(epilogue.residual).collect();
-        if train && !self.is_frozen() || !can_fuse(&operands) {
+        let parameters = [&kernel, &weight, &bias, &mean, &variance];
+        let parameters: Vec<&Tensor> = parameters.into_iter().chain(&conv_bias).collect();
+        let maps: Vec<&Tensor> = std::iter::once(x).chain(epilogue.residual).collect();
+        if train && !self.is_frozen() || !can_fuse(&maps, &parameters) {
             return self.normalise(&conv.forward(x)?, epilogue, train);
         }
         let [weight, bias, mean, variance] = [&weight, &bias, &mean, &variance].map(Tensor::to_vec1::<f32>);

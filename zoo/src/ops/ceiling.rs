@@ -1,21 +1,28 @@
 //! What a core can do at most: the figure that those of the kernels are compared with.
 
 use super::Isa;
+use candle_core::DType;
 use std::hint::black_box;
 
 /// Sums that do not wait for one another: enough to hide the latency of a fused multiply-add on two ports.
 const CHAINS: usize = 12;
 
-/// Multiplies and adds in registers alone, `rounds` times, on the calling thread. Returns how many floating-point
-/// operations that were.
+/// Multiplies numbers that are stored as `dtype`, and adds in `f32`, in registers alone, `rounds` times, on the calling
+/// thread. Returns how many floating-point operations that were.
 ///
 /// # Panics
 /// Where this CPU lacks `isa`.
-pub fn multiply_add(isa: Isa, rounds: usize) -> u64 {
+pub fn multiply_add(isa: Isa, dtype: DType, rounds: usize) -> u64 {
     assert!(Isa::available().contains(&isa), "this CPU has no {}", isa.name());
     let lanes = match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => {
+        Isa::Avx512Bf16 if dtype == DType::BF16 => {
+            // SAFETY: the CPU has the instructions (asserted).
+            unsafe { avx512bf16(rounds) };
+            32
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Bf16 | Isa::Avx512 => {
             // SAFETY: the CPU has the instructions (asserted).
             unsafe { avx512(rounds) };
             16
@@ -32,6 +39,21 @@ pub fn multiply_add(isa: Isa, rounds: usize) -> u64 {
         }
     };
     2 * (lanes * CHAINS * rounds) as u64
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn avx512bf16(rounds: usize) {
+    use std::arch::x86_64::{_mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_set1_ps};
+    let x = _mm512_set1_ps(black_box(0.999));
+    let pairs = _mm512_cvtne2ps_pbh(x, x);
+    let mut sums = [x; CHAINS];
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            *sum = _mm512_dpbf16_ps(*sum, pairs, pairs);
+        }
+    }
+    black_box(sums);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -85,9 +107,11 @@ mod tests {
     #[test]
     fn counts_what_it_does() {
         for isa in Isa::available() {
-            let one = multiply_add(isa, 1);
-            assert!(one >= 2 * 4 * CHAINS as u64, "{isa:?}: {one}");
-            assert_eq!(multiply_add(isa, 1000), 1000 * one, "{isa:?}");
+            for dtype in [DType::F32, DType::BF16] {
+                let one = multiply_add(isa, dtype, 1);
+                assert!(one >= 2 * 4 * CHAINS as u64, "{isa:?}: {one}");
+                assert_eq!(multiply_add(isa, dtype, 1000), 1000 * one, "{isa:?}");
+            }
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use super::Isa;
 use super::activation::cpu::rectify;
+use super::number::Number;
+use half::bf16;
 
 /// A vector register.
 pub(in crate::ops) trait Lanes: Copy {
@@ -9,6 +11,15 @@ pub(in crate::ops) trait Lanes: Copy {
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn store(self, to: *mut f32);
+    /// [`Number::wide`] of each.
+    unsafe fn widen(from: *const bf16) -> Self;
+    /// [`Number::narrow`] of each.
+    unsafe fn narrow(self, to: *mut bf16);
+    /// As [`Self::narrow`], into every second place, the first ones (`side` 0) or the others. The first ones come first:
+    /// they make the others zero.
+    unsafe fn narrow_beside(self, to: *mut bf16, side: usize);
+    /// As [`Self::narrow`], past the caches. Nobody may read it before [`Self::fence`].
+    unsafe fn stream_narrow(self, to: *mut bf16);
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
@@ -36,6 +47,118 @@ pub(in crate::ops) trait Lanes: Copy {
     unsafe fn prefetch_far(at: *const f32);
     /// `self + x * y`.
     unsafe fn add_product(self, x: Self, y: Self) -> Self;
+}
+
+/// A number that vectors are read from and written to.
+pub(in crate::ops) trait Element: Number {
+    /// # Safety
+    /// The CPU has the instructions of `L`, and a vector's numbers lie at `from`.
+    unsafe fn load<L: Lanes>(from: *const Self) -> L;
+
+    /// # Safety
+    /// The CPU has the instructions of `L`, and a vector's numbers fit at `to`.
+    unsafe fn store<L: Lanes>(vector: L, to: *mut Self);
+
+    /// See [`Lanes::load_first`].
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `L`, and so many numbers lie at `from`.
+    unsafe fn load_first<L: Lanes>(from: *const Self, n: usize) -> L;
+
+    /// See [`Lanes::store_first`].
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `L`, and so many numbers fit at `to`.
+    unsafe fn store_first<L: Lanes>(vector: L, to: *mut Self, n: usize);
+
+    /// See [`Lanes::stream_first`].
+    ///
+    /// # Safety
+    /// As of [`Self::store_first`], and nobody reads it before [`Lanes::fence`].
+    unsafe fn stream_first<L: Lanes>(vector: L, to: *mut Self, n: usize);
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(from: *const Self) -> L {
+        // SAFETY: the caller's promise.
+        unsafe { L::load(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store<L: Lanes>(vector: L, to: *mut Self) {
+        // SAFETY: the caller's promise.
+        unsafe { vector.store(to) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_first<L: Lanes>(from: *const Self, n: usize) -> L {
+        // SAFETY: the caller's promise.
+        unsafe { L::load_first(from, n) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_first<L: Lanes>(vector: L, to: *mut Self, n: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { vector.store_first(to, n) }
+    }
+
+    #[inline(always)]
+    unsafe fn stream_first<L: Lanes>(vector: L, to: *mut Self, n: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { vector.stream_first(to, n) }
+    }
+}
+
+impl Element for bf16 {
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(from: *const Self) -> L {
+        // SAFETY: the caller's promise.
+        unsafe { L::widen(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store<L: Lanes>(vector: L, to: *mut Self) {
+        // SAFETY: the caller's promise.
+        unsafe { vector.narrow(to) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_first<L: Lanes>(from: *const Self, n: usize) -> L {
+        // SAFETY: the caller's promise; a line holds a vector of any width.
+        unsafe {
+            if n >= L::WIDTH {
+                return L::widen(from);
+            }
+            let mut line = [bf16::ZERO; 16];
+            std::ptr::copy_nonoverlapping(from, line.as_mut_ptr(), n);
+            L::widen(line.as_ptr())
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_first<L: Lanes>(vector: L, to: *mut Self, n: usize) {
+        // SAFETY: the caller's promise; a line holds a vector of any width.
+        unsafe {
+            if n >= L::WIDTH {
+                return vector.narrow(to);
+            }
+            let mut line = [bf16::ZERO; 16];
+            vector.narrow(line.as_mut_ptr());
+            std::ptr::copy_nonoverlapping(line.as_ptr(), to, n);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn stream_first<L: Lanes>(vector: L, to: *mut Self, n: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match n >= L::WIDTH {
+                true => vector.stream_narrow(to),
+                false => Self::store_first(vector, to, n),
+            }
+        }
+    }
 }
 
 /// Code that is written once for all registers.
@@ -66,11 +189,11 @@ pub(in crate::ops) unsafe fn run<K: Kernel>(isa: Isa, kernel: K) {
     unsafe {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => avx512(kernel),
+            Isa::Avx512Bf16 | Isa::Avx512 => avx512(kernel),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => avx2(kernel),
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx512 | Isa::Avx2 => unreachable!("an instruction set of x86-64"),
+            Isa::Avx512Bf16 | Isa::Avx512 | Isa::Avx2 => unreachable!("an instruction set of x86-64"),
             Isa::Portable => kernel.run::<[f32; 4]>(),
         }
     }
@@ -79,6 +202,7 @@ pub(in crate::ops) unsafe fn run<K: Kernel>(isa: Isa, kernel: K) {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::Lanes;
+    use half::bf16;
     use std::arch::x86_64::*;
 
     /// The lowest `n` bits, of 16 at the most.
@@ -114,6 +238,41 @@ mod x86 {
         padded
     }
 
+    /// [`Number::narrow`](super::Number::narrow) of each.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512F.
+    #[inline(always)]
+    unsafe fn narrow_16(values: __m512) -> __m256i {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let bits = _mm512_castps_si512(values);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(values, values);
+            let bits = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x0040_0000));
+            _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(bits))
+        }
+    }
+
+    /// As [`narrow_16`].
+    ///
+    /// # Safety
+    /// The CPU has AVX2.
+    #[inline(always)]
+    unsafe fn narrow_8(values: __m256) -> __m128i {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let bits = _mm256_castps_si256(values);
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+            let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+            let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x0040_0000));
+            let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(values, values));
+            let bits = _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, nan));
+            _mm_packus_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256::<1>(bits))
+        }
+    }
+
     // SAFETY of both: only called inlined into a function with the instructions, on memory that is there.
     impl Lanes for __m512 {
         const WIDTH: usize = 16;
@@ -131,6 +290,43 @@ mod x86 {
         unsafe fn store(self, to: *mut f32) {
             // SAFETY: as above, and 16 numbers fit at `to`.
             unsafe { _mm512_storeu_ps(to, self) }
+        }
+        #[inline(always)]
+        unsafe fn widen(from: *const bf16) -> Self {
+            // SAFETY: as above, and 16 numbers lie at `from`.
+            unsafe {
+                let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
+            }
+        }
+        #[inline(always)]
+        unsafe fn narrow(self, to: *mut bf16) {
+            // SAFETY: as above, and 16 numbers fit at `to`.
+            unsafe { _mm256_storeu_si256(to.cast(), narrow_16(self)) }
+        }
+        #[inline(always)]
+        unsafe fn narrow_beside(self, to: *mut bf16, side: usize) {
+            // SAFETY: as above, and 32 numbers fit at `to`.
+            unsafe {
+                let numbers = _mm512_cvtepu16_epi32(narrow_16(self));
+                let both = match side {
+                    0 => numbers,
+                    _ => _mm512_or_si512(_mm512_loadu_si512(to.cast()), _mm512_slli_epi32::<16>(numbers)),
+                };
+                _mm512_storeu_si512(to.cast(), both);
+            }
+        }
+        #[inline(always)]
+        unsafe fn stream_narrow(self, to: *mut bf16) {
+            // SAFETY: as above, and it is aligned as asked for.
+            unsafe {
+                if !to.cast::<__m128i>().is_aligned() {
+                    return self.narrow(to);
+                }
+                let numbers = narrow_16(self);
+                _mm_stream_si128(to.cast(), _mm256_castsi256_si128(numbers));
+                _mm_stream_si128(to.add(8).cast(), _mm256_extracti128_si256::<1>(numbers));
+            }
         }
         #[inline(always)]
         unsafe fn add(self, other: Self) -> Self {
@@ -264,6 +460,41 @@ mod x86 {
             unsafe { _mm256_storeu_ps(to, self) }
         }
         #[inline(always)]
+        unsafe fn widen(from: *const bf16) -> Self {
+            // SAFETY: as above, and 8 numbers lie at `from`.
+            unsafe {
+                let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
+            }
+        }
+        #[inline(always)]
+        unsafe fn narrow(self, to: *mut bf16) {
+            // SAFETY: as above, and 8 numbers fit at `to`.
+            unsafe { _mm_storeu_si128(to.cast(), narrow_8(self)) }
+        }
+        #[inline(always)]
+        unsafe fn narrow_beside(self, to: *mut bf16, side: usize) {
+            // SAFETY: as above, and 16 numbers fit at `to`.
+            unsafe {
+                let numbers = _mm256_cvtepu16_epi32(narrow_8(self));
+                let both = match side {
+                    0 => numbers,
+                    _ => _mm256_or_si256(_mm256_loadu_si256(to.cast()), _mm256_slli_epi32::<16>(numbers)),
+                };
+                _mm256_storeu_si256(to.cast(), both);
+            }
+        }
+        #[inline(always)]
+        unsafe fn stream_narrow(self, to: *mut bf16) {
+            // SAFETY: as above, and it is aligned as asked for.
+            unsafe {
+                match to.cast::<__m128i>().is_aligned() {
+                    true => _mm_stream_si128(to.cast(), narrow_8(self)),
+                    false => self.narrow(to),
+                }
+            }
+        }
+        #[inline(always)]
         unsafe fn add(self, other: Self) -> Self {
             // SAFETY: the caller has AVX2 and FMA.
             unsafe { _mm256_add_ps(self, other) }
@@ -392,6 +623,33 @@ impl Lanes for [f32; 4] {
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: four numbers fit at `to`.
         unsafe { *to.cast::<[f32; 4]>() = self }
+    }
+    #[inline(always)]
+    unsafe fn widen(from: *const bf16) -> Self {
+        // SAFETY: four numbers lie at `from`; an array of bf16 needs no more alignment than they have.
+        unsafe { *from.cast::<[bf16; 4]>() }.map(Number::wide)
+    }
+    #[inline(always)]
+    unsafe fn narrow(self, to: *mut bf16) {
+        // SAFETY: four numbers fit at `to`.
+        unsafe { *to.cast::<[bf16; 4]>() = self.map(Number::narrow) }
+    }
+    #[inline(always)]
+    unsafe fn narrow_beside(self, to: *mut bf16, side: usize) {
+        for (i, value) in self.into_iter().enumerate() {
+            // SAFETY: eight numbers fit at `to`.
+            unsafe {
+                if side == 0 {
+                    *to.add(2 * i + 1) = bf16::ZERO;
+                }
+                *to.add(2 * i + side) = bf16::narrow(value);
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn stream_narrow(self, to: *mut bf16) {
+        // SAFETY: the caller's promise.
+        unsafe { self.narrow(to) }
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
@@ -553,6 +811,71 @@ mod tests {
             for n in 0..=17 {
                 // SAFETY: the CPU has it.
                 unsafe { run(isa, Operations { n }) };
+            }
+        }
+    }
+
+    /// Rounds `values` in every way that there is.
+    struct Rounding<'a> {
+        values: &'a [f32],
+        stored: &'a mut [bf16],
+        streamed: &'a mut [bf16],
+        beside: &'a mut [bf16],
+        widened: &'a mut [f32],
+    }
+
+    impl Kernel for Rounding<'_> {
+        #[inline(always)]
+        unsafe fn run<L: Lanes>(self) {
+            for at in (0..self.values.len()).step_by(L::WIDTH) {
+                let n = self.values.len() - at;
+                // SAFETY: the caller's promise, and no more than `n` numbers are touched; `beside` has as many vectors
+                // twice.
+                unsafe {
+                    let vector = L::load_first(self.values.as_ptr().add(at), n);
+                    bf16::store_first(vector, self.stored.as_mut_ptr().add(at), n);
+                    bf16::stream_first(vector, self.streamed.as_mut_ptr().add(at), n);
+                    bf16::load_first::<L>(self.stored.as_ptr().add(at), n)
+                        .store_first(self.widened.as_mut_ptr().add(at), n);
+                    vector.narrow_beside(self.beside.as_mut_ptr().add(2 * at), 0);
+                    L::splat(1.).narrow_beside(self.beside.as_mut_ptr().add(2 * at), 1);
+                }
+            }
+            // SAFETY: the caller's promise.
+            unsafe { L::fence() };
+        }
+    }
+
+    #[test]
+    fn vectors_are_rounded_as_numbers_are() {
+        let mut values: Vec<f32> =
+            (0..1003u32).map(|i| f32::from_bits(0x3f7f_0000 + i * 0x1357_9bdf % 0x0200_0000)).collect();
+        values.extend([0., -0., f32::INFINITY, f32::NEG_INFINITY, f32::MAX, 1.0039062, 1.0117188, -2.5]);
+        values.extend([f32::NAN, f32::from_bits(0x7f80_0001)]);
+        let expected: Vec<u16> = values.iter().map(|value| bf16::narrow(*value).to_bits()).collect();
+        for isa in Isa::available() {
+            let len = values.len();
+            let [mut stored, mut streamed] = [(); 2].map(|()| vec![bf16::ZERO; len]);
+            let (mut beside, mut widened) = (vec![bf16::ZERO; 2 * len + 32], vec![0f32; len]);
+            let rounding = Rounding {
+                values: &values,
+                stored: &mut stored,
+                streamed: &mut streamed,
+                beside: &mut beside,
+                widened: &mut widened,
+            };
+            // SAFETY: the CPU has the instructions.
+            unsafe { run(isa, rounding) };
+            let bits = |numbers: &[bf16]| numbers.iter().map(|number| number.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&stored), expected, "{isa:?}");
+            assert_eq!(bits(&streamed), expected, "{isa:?}");
+            assert_eq!(
+                widened.iter().map(|value| value.to_bits() >> 16).collect::<Vec<_>>(),
+                expected.iter().map(|bits| u32::from(*bits)).collect::<Vec<_>>(),
+                "{isa:?}"
+            );
+            for (i, pair) in beside[..2 * len].chunks_exact(2).enumerate() {
+                assert_eq!((pair[0].to_bits(), pair[1]), (expected[i], bf16::ONE), "{isa:?}");
             }
         }
     }

@@ -4,7 +4,10 @@ use candle_core::{DType, Tensor, WithDType};
 use half::bf16;
 
 /// A number as it is stored.
-pub(crate) trait Number: WithDType {
+///
+/// # Safety
+/// Any bits are a number, and it needs no stricter alignment than `f32`.
+pub(crate) unsafe trait Number: WithDType {
     /// Its value.
     fn wide(self) -> f32;
 
@@ -12,7 +15,8 @@ pub(crate) trait Number: WithDType {
     fn narrow(value: f32) -> Self;
 }
 
-impl Number for f32 {
+// SAFETY: any 32 bits are an f32.
+unsafe impl Number for f32 {
     #[inline(always)]
     fn wide(self) -> f32 {
         self
@@ -24,7 +28,8 @@ impl Number for f32 {
     }
 }
 
-impl Number for bf16 {
+// SAFETY: any 16 bits are a bf16, which is a `u16` in memory.
+unsafe impl Number for bf16 {
     #[inline(always)]
     fn wide(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)

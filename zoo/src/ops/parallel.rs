@@ -1,9 +1,10 @@
 //! What the CPU kernels share: splitting work, writing one buffer from many tasks, scratch memory.
 
+use super::number::Number;
 use candle_core::{Error, Result};
 use std::cell::RefCell;
 use std::marker::PhantomData;
-use std::ops::{Deref, DerefMut, Range};
+use std::ops::Range;
 
 /// Part `i` of `parts` of `0..len`, as even as possible.
 pub(crate) fn part(len: usize, parts: usize, i: usize) -> Range<usize> {
@@ -50,10 +51,10 @@ impl<'a, N> Disjoint<'a, N> {
     }
 }
 
-/// Whether an output of `len` numbers is better written past the caches: when somebody reads it, its beginning has left
-/// them anyway, and a cache reads the lines from memory that it is going to write.
-pub(crate) fn bypasses_caches(len: usize) -> bool {
-    len >= 1 << 23
+/// Whether an output of `len` numbers `N` is better written past the caches: when somebody reads it, its beginning has
+/// left them anyway, and a cache reads the lines from memory that it is going to write.
+pub(crate) fn bypasses_caches<N>(len: usize) -> bool {
+    len * size_of::<N>() >= 1 << 25
 }
 
 /// A new buffer that `write` fills: large outputs are not zeroed only to be overwritten.
@@ -80,57 +81,60 @@ pub(crate) unsafe fn output<N>(len: usize, write: impl FnOnce(Disjoint<N>)) -> R
 /// One cache line, so that no vector access of a scratch buffer crosses one.
 #[repr(C, align(64))]
 #[derive(Debug, Clone, Copy)]
-struct Line([f32; LINE]);
-const LINE: usize = 16;
+struct Line([f32; 16]);
 
-/// Numbers that begin at a cache line, to be kept.
-#[derive(Debug)]
+/// Numbers of any type that begin at a cache line.
+#[derive(Debug, Default)]
 pub(crate) struct Aligned {
     lines: Vec<Line>,
-    len: usize,
 }
 
 impl Aligned {
-    /// Zeros.
-    pub(crate) fn zeros(len: usize) -> Self {
-        Aligned { lines: vec![Line([0.0; LINE]); len.div_ceil(LINE)], len }
+    /// `len` zeros.
+    pub(crate) fn zeros<N: Number>(len: usize) -> Self {
+        Aligned { lines: vec![Line([0.0; 16]); (len * size_of::<N>()).div_ceil(size_of::<Line>())] }
     }
-}
 
-impl Deref for Aligned {
-    type Target = [f32];
-
-    fn deref(&self) -> &[f32] {
-        // SAFETY: a `Line` is exactly `LINE` f32 without padding, and `lines` holds at least `len` of them.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast::<f32>(), self.len) }
+    /// How many there are.
+    fn len<N: Number>(&self) -> usize {
+        size_of_val(self.lines.as_slice()) / size_of::<N>()
     }
-}
 
-impl DerefMut for Aligned {
-    fn deref_mut(&mut self) -> &mut [f32] {
+    /// All of them, and what fills the last cache line.
+    pub(crate) fn numbers<N: Number>(&self) -> &[N] {
+        // SAFETY: `lines` are so many bytes, aligned for any number, and any bits are a number (see `Number`).
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast::<N>(), self.len::<N>()) }
+    }
+
+    /// As [`Self::numbers`].
+    pub(crate) fn numbers_mut<N: Number>(&mut self) -> &mut [N] {
         // SAFETY: as above, and they are borrowed mutably.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast::<f32>(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast::<N>(), self.len::<N>()) }
     }
 }
 
 /// A thread keeps no scratch buffer larger than this (in lines: 64 MiB).
 const KEPT_LINES: usize = 1 << 20;
 
-thread_local! { static SCRATCH: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) }; }
+thread_local! { static SCRATCH: RefCell<Vec<Aligned>> = const { RefCell::new(Vec::new()) }; }
 
 /// Lends `f` a buffer of `len` numbers with arbitrary finite or non-finite content. Each thread keeps
 /// its buffers, because the page faults of a fresh one cost as much as the arithmetic on it.
 pub(crate) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
+    with_scratch_of(len, f)
+}
+
+/// [`with_scratch`] of other numbers.
+pub(crate) fn with_scratch_of<N: Number, R>(len: usize, f: impl FnOnce(&mut [N]) -> R) -> R {
     // The buffer leaves the thread's store while in use, so `f` may call `with_scratch` too, also through
     // a task that the thread pool runs on this thread meanwhile.
-    let mut lines = SCRATCH.with_borrow_mut(|store| store.pop()).unwrap_or_default();
-    if lines.len() < len.div_ceil(LINE) {
-        lines = vec![Line([0.0; LINE]); len.div_ceil(LINE)];
+    let mut buffer = SCRATCH.with_borrow_mut(|store| store.pop()).unwrap_or_default();
+    if buffer.len::<N>() < len {
+        buffer = Aligned::zeros::<N>(len);
     }
-    // SAFETY: a `Line` is exactly `LINE` f32 without padding, and `lines` holds at least `len` of them.
-    let result = f(unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast::<f32>(), len) });
-    if lines.len() <= KEPT_LINES {
-        SCRATCH.with_borrow_mut(|store| store.push(lines));
+    let result = f(&mut buffer.numbers_mut()[..len]);
+    if buffer.lines.len() <= KEPT_LINES {
+        SCRATCH.with_borrow_mut(|store| store.push(buffer));
     }
     result
 }

@@ -158,8 +158,13 @@ pub fn segment(x: &Tensor, f: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<
     TAPE.set(Some(Tape::default()));
     let running = Running;
     let y = f(x)?;
-    let mut tape = TAPE.take().expect("this segment put it there");
+    let tape = TAPE.take().expect("this segment put it there");
     drop(running);
+    join(tape, y)
+}
+
+/// The end of a segment. Not generic, so that it is compiled in this crate, with its optimisations.
+fn join(mut tape: Tape, y: Tensor) -> Result<Tensor> {
     tape.join(&y);
     if !tape.made(&y) {
         return Ok(y);

@@ -3,8 +3,8 @@
 use super::cpu::Cells;
 use super::{Axis, Bin, Plan};
 use crate::ops::Isa;
-use crate::ops::lanes::{self, Kernel, Lanes};
-use crate::ops::node::{TASK, record, values};
+use crate::ops::lanes::{self, Element, Kernel, Lanes};
+use crate::ops::node::{TASK, record, values_of};
 use crate::ops::parallel::{Disjoint, bypasses_caches, output};
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
@@ -13,19 +13,19 @@ use std::ops::Range;
 /// Cells of the largest box that there may be.
 pub(super) const CELLS: usize = 1 << u8::BITS;
 
-pub(super) fn max(x: &Tensor, plan: Plan) -> Result<Tensor> {
+pub(super) fn max<N: Element>(x: &Tensor, plan: Plan) -> Result<Tensor> {
     let isa = Isa::chosen()?;
     let x = x.contiguous()?;
-    let (y, winners) = forward(isa, &values(&x)?, &plan)?;
+    let (y, winners) = forward::<N>(isa, &values_of(&x)?, &plan)?;
     let (shape, input) = (plan.shape.clone(), x.shape().clone());
     record("maximum over bins", [&x], y, shape, move |_, dy| {
-        let dx = backward(isa, &values(dy)?, &winners, &plan)?;
+        let dx = backward::<N>(isa, &values_of(dy)?, &winners, &plan)?;
         Ok([Some(Tensor::from_vec(dx, input.clone(), &Device::Cpu)?)])
     })
 }
 
 /// The maxima, and for each the number of its cell within its box.
-fn forward(isa: Isa, x: &[f32], plan: &Plan) -> Result<(Vec<f32>, Vec<u8>)> {
+fn forward<N: Element>(isa: Isa, x: &[N], plan: &Plan) -> Result<(Vec<N>, Vec<u8>)> {
     let to = Cells::output(plan);
     let (rows, row) = (to.rows(plan), to.width * plan.channels);
     let mut winners = vec![0; rows * row];
@@ -47,18 +47,18 @@ fn forward(isa: Isa, x: &[f32], plan: &Plan) -> Result<(Vec<f32>, Vec<u8>)> {
     Ok((y, winners))
 }
 
-fn backward(isa: Isa, dy: &[f32], winners: &[u8], plan: &Plan) -> Result<Vec<f32>> {
+fn backward<N: Element>(isa: Isa, dy: &[N], winners: &[u8], plan: &Plan) -> Result<Vec<N>> {
     let from = Cells::input(plan);
     let (rows, row) = (from.rows(plan), from.width * plan.channels);
     let [depths, heights, widths] = plan.axes.each_ref().map(Axis::covering);
     let over = Covering { depths, heights, widths };
     let per_task = rows_a_task(row);
-    let write = |dx: Disjoint| {
+    let write = |dx: Disjoint<N>| {
         (0..rows.div_ceil(per_task)).into_par_iter().for_each(|task| {
             let rows = task * per_task..((task + 1) * per_task).min(rows);
             // SAFETY: no two tasks share a row.
             let dx = unsafe { dx.slice(rows.start * row..rows.end * row) };
-            let stream = bypasses_caches(from.rows(plan) * row);
+            let stream = bypasses_caches::<N>(from.rows(plan) * row);
             // SAFETY: the CPU has the chosen instructions.
             unsafe { lanes::run(isa, Spread { dy, winners, plan, over: &over, rows, dx, stream }) };
         });
@@ -72,15 +72,15 @@ fn rows_a_task(row: usize) -> usize {
 }
 
 /// A row of maxima.
-struct Maxima<'a> {
-    x: &'a [f32],
+struct Maxima<'a, N> {
+    x: &'a [N],
     plan: &'a Plan,
     row: usize,
-    y: &'a mut [f32],
+    y: &'a mut [N],
     winners: &'a mut [u8],
 }
 
-impl Kernel for Maxima<'_> {
+impl<N: Element> Kernel for Maxima<'_, N> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         let Maxima { x, plan, row, y, winners } = self;
@@ -100,10 +100,10 @@ impl Kernel for Maxima<'_> {
                 unsafe {
                     let (x, y, winners) = (x.as_ptr().add(c), y.as_mut_ptr().add(at), winners.as_mut_ptr().add(at));
                     if n >= VECTORS * L::WIDTH {
-                        maximum::<L, VECTORS>(x, &from, bins, channels, n, y, winners);
+                        maximum::<N, L, VECTORS>(x, &from, bins, channels, n, y, winners);
                         c += VECTORS * L::WIDTH;
                     } else {
-                        maximum::<L, 1>(x, &from, bins, channels, n, y, winners);
+                        maximum::<N, L, 1>(x, &from, bins, channels, n, y, winners);
                         c += L::WIDTH;
                     }
                 }
@@ -120,13 +120,13 @@ const VECTORS: usize = 4;
 /// # Safety
 /// The CPU has the instructions of `L`; the box lies in the sample at `x`, whose cells have so many `channels`.
 #[inline(always)]
-unsafe fn maximum<L: Lanes, const V: usize>(
-    x: *const f32,
+unsafe fn maximum<N: Element, L: Lanes, const V: usize>(
+    x: *const N,
     from: &Cells,
     [depth, height, width]: [Bin; 3],
     channels: usize,
     n: usize,
-    y: *mut f32,
+    y: *mut N,
     winners: *mut u8,
 ) {
     // SAFETY: the caller's promise.
@@ -139,14 +139,14 @@ unsafe fn maximum<L: Lanes, const V: usize>(
                 for w in width.start..width.end {
                     let (x, tap) = (x.add((first + w) * channels), L::splat(number));
                     for (v, best) in best.iter_mut().enumerate() {
-                        *best = L::greater(*best, L::load_first(x.add(v * L::WIDTH), n), tap);
+                        *best = L::greater(*best, N::load_first(x.add(v * L::WIDTH), n), tap);
                     }
                     number += 1.;
                 }
             }
         }
         for (v, best) in best.into_iter().enumerate() {
-            best.0.store_first(y.add(v * L::WIDTH), n);
+            N::store_first(best.0, y.add(v * L::WIDTH), n);
             best.1.store_taps(winners.add(v * L::WIDTH), n);
         }
     }
@@ -160,17 +160,17 @@ struct Covering {
 }
 
 /// Rows of input cells, each of which gets the gradients of the boxes that it won.
-struct Spread<'a> {
-    dy: &'a [f32],
+struct Spread<'a, N> {
+    dy: &'a [N],
     winners: &'a [u8],
     plan: &'a Plan,
     over: &'a Covering,
     rows: Range<usize>,
-    dx: &'a mut [f32],
+    dx: &'a mut [N],
     stream: bool,
 }
 
-impl Kernel for Spread<'_> {
+impl<N: Element> Kernel for Spread<'_, N> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         let Spread { dy, winners, plan, over, rows, dx, stream } = self;
@@ -201,14 +201,14 @@ impl Kernel for Spread<'_> {
                     // SAFETY: the caller's promise; the boxes are output cells, and no more than the `n` channels
                     // behind `c` are touched.
                     unsafe {
-                        let mut sum = L::splat(0.);
+                        let mut sum: L = L::splat(0.);
                         for &(first, tap) in &boxes {
-                            let dy = L::load_first(dy.as_ptr().add(first + c), n);
+                            let dy: L = N::load_first(dy.as_ptr().add(first + c), n);
                             sum = sum.add(dy.where_tap(winners.as_ptr().add(first + c), n, tap));
                         }
                         match stream {
-                            true => sum.stream_first(dx.as_mut_ptr().add(at), n),
-                            false => sum.store_first(dx.as_mut_ptr().add(at), n),
+                            true => N::stream_first(sum, dx.as_mut_ptr().add(at), n),
+                            false => N::store_first(sum, dx.as_mut_ptr().add(at), n),
                         }
                     }
                 }

@@ -9,7 +9,7 @@ mod cpu;
 mod max;
 mod reference;
 
-use crate::ops::node::{computing, in_main_memory};
+use crate::ops::node::computing;
 use crate::ops::number::{Stored, by_number};
 use candle_core::{Result, Tensor, bail};
 use std::ops::Range;
@@ -95,11 +95,8 @@ pub(crate) fn wide_mean(x: &Tensor, axes: Vec<Axis>) -> Result<Tensor> {
 pub(crate) fn max(x: &Tensor, axes: Vec<Axis>) -> Result<Tensor> {
     let plan = Plan::new(x, axes);
     let largest = plan.axes.iter().map(|axis| axis.bins.iter().map(Bin::len).max().unwrap_or(0));
-    if in_main_memory(&[x]) && largest.product::<usize>() <= max::CELLS {
-        max::max(x, plan)
-    } else {
-        reference::max(x, &plan)
-    }
+    let stored = Stored::of(&[x], &[]).filter(|_| largest.product::<usize>() <= max::CELLS);
+    by_number!(stored, N => max::max::<N>(x, plan), else reference::max(x, &plan))
 }
 
 /// Checks that `x` is `[N, spatial.., C]` with `D` spatial axes and returns their sizes.

@@ -16,9 +16,10 @@ pub(crate) use cpu::{KeptFilters, forget_kept_filters};
 pub(crate) use problem::Problem;
 
 use super::Isa;
-use super::node::{in_main_memory, record, values};
-use candle_core::{Device, Result, Tensor};
-use cpu::{Finish, Weight};
+use super::node::{record, values, values_of};
+use super::number::{Stored, by_number};
+use candle_core::{Device, Result, Shape, Tensor};
+use cpu::{Finish, Map, Weight};
 
 /// How the windows of a convolution lie on its input; the kernel's size is the weight's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -57,11 +58,16 @@ impl<const D: usize> Default for Geometry<D> {
 /// Where shapes, types or the geometry do not fit together.
 pub fn conv<const D: usize>(x: &Tensor, weight: &Tensor, geometry: &Geometry<D>) -> Result<Tensor> {
     let problem = Problem::new(x, weight, geometry)?;
-    if in_main_memory(&[x, weight]) {
-        on_cpu(Isa::chosen()?, problem, D, &x.contiguous()?, &weight.contiguous()?)
-    } else {
-        reference::conv(x, weight, &problem, D)
-    }
+    convolve(problem, D, x, weight)
+}
+
+/// Not generic, so that the kernels are compiled in this crate, with its optimisations.
+fn convolve(problem: Problem, dims: usize, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    by_number!(
+        Stored::of(&[x], &[weight]),
+        N => on_cpu::<N>(Isa::chosen()?, problem, dims, &x.contiguous()?, &weight.contiguous()?),
+        else reference::conv(x, weight, &problem, dims)
+    )
 }
 
 /// What follows a convolution in the same pass over memory: `relu(scale * y + shift + residual)`.
@@ -76,9 +82,9 @@ pub(crate) struct Fused<'a> {
     pub relu: bool,
 }
 
-/// Whether [`conv_fused`] takes these operands.
-pub(crate) fn can_fuse(operands: &[&Tensor]) -> bool {
-    in_main_memory(operands) && !operands.iter().any(|operand| operand.track_op())
+/// Whether [`conv_fused`] takes these maps and parameters.
+pub(crate) fn can_fuse(maps: &[&Tensor], parameters: &[&Tensor]) -> bool {
+    Stored::of(maps, parameters).is_some() && !maps.iter().chain(parameters).any(|operand| operand.track_op())
 }
 
 /// [`conv`] without a graph, and what follows it; the filters are kept in `kept` where the weight is constant.
@@ -107,28 +113,43 @@ pub(crate) fn conv_fused<const D: usize>(
     if let Some(kept) = kept {
         kept.check(weight.id());
     }
-    let (x, weight) = (x.contiguous()?, weight.contiguous()?);
-    let residual = fused.and_then(|fused| fused.residual).map(Tensor::contiguous).transpose()?;
-    let y = {
-        let residual = residual.as_ref().map(values).transpose()?;
-        let residual = residual.as_deref();
-        let finish = fused.map(|Fused { scale, shift, relu, .. }| Finish { scale, shift, residual, relu });
-        cpu::forward(Isa::chosen()?, &problem, &values(&x)?, Weight { values: &values(&weight)?, kept }, finish)?
-    };
-    Tensor::from_vec(y, shape, &Device::Cpu)
+    convolve_fused(problem, shape, x, weight, fused, kept)
 }
 
-fn on_cpu(isa: Isa, problem: Problem, dims: usize, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    let y = cpu::forward(isa, &problem, &values(x)?, Weight::new(&values(weight)?), None)?;
+/// As [`convolve`].
+fn convolve_fused(
+    problem: Problem,
+    shape: Shape,
+    x: &Tensor,
+    weight: &Tensor,
+    fused: Option<Fused>,
+    kept: Option<&KeptFilters>,
+) -> Result<Tensor> {
+    let (x, weight) = (x.contiguous()?, weight.contiguous()?);
+    let residual = fused.and_then(|fused| fused.residual).map(Tensor::contiguous).transpose()?;
+    let maps: Vec<&Tensor> = std::iter::once(&x).chain(&residual).collect();
+    by_number!(Stored::of(&maps, &[&weight]), N => {
+        let residual = residual.as_ref().map(values_of::<N>).transpose()?;
+        let residual = residual.as_deref();
+        let finish = fused.map(|Fused { scale, shift, relu, .. }| Finish { scale, shift, residual, relu });
+        let weight = values(&weight)?;
+        let weight = Weight { values: &weight, kept };
+        let y = cpu::forward(Isa::chosen()?, &problem, &values_of::<N>(&x)?, weight, finish)?;
+        Tensor::from_vec(y, shape, &Device::Cpu)
+    }, else candle_core::bail!("only f32 and bf16 in main memory are fused: ask `can_fuse`"))
+}
+
+fn on_cpu<N: Map>(isa: Isa, problem: Problem, dims: usize, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let y = cpu::forward::<N>(isa, &problem, &values_of(x)?, Weight::new(&values(weight)?), None)?;
     let wants = [x.track_op(), weight.track_op()];
     let (x_saved, weight_saved) = (x.detach(), weight.detach());
     record("conv", [x, weight], y, problem.output_shape(dims), move |_, dy| {
         let dx = || {
-            let dx = cpu::data_gradient(isa, &problem, &values(dy)?, &values(&weight_saved)?)?;
+            let dx = cpu::data_gradient::<N>(isa, &problem, &values_of(dy)?, &values(&weight_saved)?)?;
             Tensor::from_vec(dx, x_saved.shape(), &Device::Cpu)
         };
         let dw = || {
-            let dw = cpu::weight_gradient(isa, &problem, &values(&x_saved)?, &values(dy)?)?;
+            let dw = cpu::weight_gradient::<N>(isa, &problem, &values_of(&x_saved)?, &values_of(dy)?)?;
             Tensor::from_vec(dw, weight_saved.shape(), &Device::Cpu)
         };
         Ok([wants[0].then(dx).transpose()?, wants[1].then(dw).transpose()?])

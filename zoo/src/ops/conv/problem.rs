@@ -1,6 +1,7 @@
 //! A convolution whose shapes fit together, lifted to three spatial dimensions.
 
 use super::Geometry;
+use crate::ops::node::computing;
 use candle_core::{Error, Result, Shape, Tensor};
 
 /// A checked convolution. Axes are depth, height, width; those that are absent have size 1.
@@ -24,7 +25,8 @@ impl Problem {
     pub(crate) fn new<const D: usize>(x: &Tensor, weight: &Tensor, geometry: &Geometry<D>) -> Result<Problem> {
         const { assert!(1 <= D && D <= 3, "a convolution has 1 to 3 spatial dimensions") };
         let (x_type, weight_type) = (x.dtype().as_str(), weight.dtype().as_str());
-        let problem = if x_type != weight_type {
+        let typed = weight.dtype() == x.dtype() || weight.dtype() == computing(x.dtype());
+        let problem = if !typed {
             Err(format!("x is {x_type} and the weight {weight_type}; cast one of them with to_dtype"))
         } else if !x.dtype().is_float() {
             Err(format!("x is {x_type}, which is no float type; cast x and the weight with to_dtype"))

@@ -5,15 +5,15 @@
 use super::passes::{AddMoments, AddSums, BLOCK, Gradient, Joined, Line, Mask, Moments, Normalise, Sums};
 use super::{Epilogue, Extent};
 use crate::ops::Isa;
-use crate::ops::lanes;
-use crate::ops::node::{Gradients, TASK, record, values};
+use crate::ops::lanes::{self, Element};
+use crate::ops::node::{Gradients, TASK, record, values, values_of};
 use crate::ops::parallel::{Disjoint, bypasses_caches, output};
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
 
 /// Normalises with `statistics`, through which the gradient flows too where they are `of_x`.
-pub(super) fn normalise(
+pub(super) fn normalise<N: Element>(
     x: &Tensor,
     affine: &Tensor,
     extent: Extent,
@@ -26,8 +26,8 @@ pub(super) fn normalise(
     let residual = epilogue.residual.map(Tensor::contiguous).transpose()?;
     let norm = Norm { isa: Isa::chosen()?, statistics, extent, eps, relu: epilogue.relu };
     let y = {
-        let residual = residual.as_ref().map(values).transpose()?;
-        norm.forward(&values(&x)?, residual.as_deref(), &values(&affine)?)?
+        let residual = residual.as_ref().map(values_of::<N>).transpose()?;
+        norm.forward(&values_of(&x)?, residual.as_deref(), &values(&affine)?)?
     };
     let backward = Backward {
         norm,
@@ -38,9 +38,11 @@ pub(super) fn normalise(
         wants: [x.track_op(), affine.track_op(), residual.as_ref().is_some_and(Tensor::track_op)],
     };
     match &residual {
-        Some(residual) => record("normalise", [&x, &affine, residual], y, x.shape(), move |y, dy| backward.run(y, dy)),
+        Some(residual) => {
+            record("normalise", [&x, &affine, residual], y, x.shape(), move |y, dy| backward.run::<N>(y, dy))
+        }
         None => record("normalise", [&x, &affine], y, x.shape(), move |y, dy| {
-            let [dx, daffine, _] = backward.run(y, dy)?;
+            let [dx, daffine, _] = backward.run::<N>(y, dy)?;
             Ok([dx, daffine])
         }),
     }
@@ -54,11 +56,11 @@ pub(super) struct Statistics {
 
 impl Statistics {
     /// Those of `x`.
-    pub(super) fn of(x: &Tensor, extent: Extent) -> Result<Self> {
+    pub(super) fn of<N: Element>(x: &Tensor, extent: Extent) -> Result<Self> {
         let isa = Isa::chosen()?;
         let x = x.contiguous()?;
-        let x = values(&x)?;
-        let x = &*x;
+        let x = values_of(&x)?;
+        let x: &[N] = &x;
         let tasks = Task::all(extent);
         let partial = backwards(&tasks, |task| {
             let mut moments = Moments::none(extent.channels);
@@ -195,9 +197,9 @@ impl Norm {
         })
     }
 
-    fn forward(&self, x: &[f32], residual: Option<&[f32]>, affine: &[f32]) -> Result<Vec<f32>> {
+    fn forward<N: Element>(&self, x: &[N], residual: Option<&[N]>, affine: &[f32]) -> Result<Vec<N>> {
         let lines = self.lines(affine);
-        let stream = bypasses_caches(x.len());
+        let stream = bypasses_caches::<N>(x.len());
         self.write(x.len(), |task, y| {
             let at = task.values(self.extent);
             let (x, residual) = (&x[at.clone()], residual.map(|residual| &residual[at]));
@@ -205,17 +207,17 @@ impl Norm {
             // SAFETY: the CPU has the chosen instructions.
             unsafe {
                 match self.relu {
-                    true => lanes::run(self.isa, Normalise::<true> { x, line, residual, y, stream }),
-                    false => lanes::run(self.isa, Normalise::<false> { x, line, residual, y, stream }),
+                    true => lanes::run(self.isa, Normalise::<N, true> { x, line, residual, y, stream }),
+                    false => lanes::run(self.isa, Normalise::<N, false> { x, line, residual, y, stream }),
                 }
             }
         })
     }
 
     /// A new buffer of `len` values, of which `run` writes those of each task, and reads none before.
-    fn write(&self, len: usize, run: impl Fn(&Task, &mut [f32]) + Sync) -> Result<Vec<f32>> {
+    fn write<N: Element>(&self, len: usize, run: impl Fn(&Task, &mut [N]) + Sync) -> Result<Vec<N>> {
         let tasks = Task::all(self.extent);
-        let write = |buffer: Disjoint| {
+        let write = |buffer: Disjoint<N>| {
             // SAFETY: no two tasks share a row.
             tasks.par_iter().for_each(|task| run(task, unsafe { buffer.slice(task.values(self.extent)) }));
         };
@@ -238,19 +240,19 @@ struct Backward {
 
 /// From what the gradient before the ReLU follows.
 #[derive(Clone, Copy)]
-enum Relu<'a> {
+enum Relu<'a, N> {
     None,
     /// The input, of which the result is these lines.
     Input(&'a Lines),
     /// The result.
-    Output(&'a [f32]),
+    Output(&'a [N]),
     /// The result, and a pass writes the gradient here.
-    Kept(&'a [f32], Disjoint<'a>),
+    Kept(&'a [N], Disjoint<'a, N>),
 }
 
-impl<'a> Relu<'a> {
+impl<'a, N: Element> Relu<'a, N> {
     /// For the rows of `task`, of which one pass at a time makes use.
-    fn mask(self, task: &Task, extent: Extent) -> Mask<'a> {
+    fn mask(self, task: &Task, extent: Extent) -> Mask<'a, N> {
         let at = task.values(extent);
         match self {
             Relu::None => Mask::None,
@@ -263,11 +265,12 @@ impl<'a> Relu<'a> {
 }
 
 impl Backward {
-    fn run(&self, y: &Tensor, dy: &Tensor) -> Gradients<3> {
+    fn run<N: Element>(&self, y: &Tensor, dy: &Tensor) -> Gradients<3> {
         let [wants_x, wants_affine, wants_residual] = self.wants;
-        let (x, y, g, affine) = (values(&self.x)?, values(y)?, values(dy)?, values(&self.affine)?);
+        let (x, y, g) = (values_of::<N>(&self.x)?, values_of::<N>(y)?, values_of::<N>(dy)?);
+        let affine = values(&self.affine)?;
         let needs_sums = wants_affine || (wants_x && self.of_x);
-        let tensor = |values: Vec<f32>| Tensor::from_vec(values, dy.shape(), &Device::Cpu);
+        let tensor = |values: Vec<N>| Tensor::from_vec(values, dy.shape(), &Device::Cpu);
         let daffine = |sums: &Option<Sums>| match (sums, wants_affine) {
             (Some(sums), true) => self.daffine(sums).map(Some),
             _ => Ok(None),
@@ -303,7 +306,7 @@ impl Backward {
     }
 
     /// The first pass.
-    fn sums(&self, x: &[f32], g: &[f32], relu: Relu) -> Sums {
+    fn sums<N: Element>(&self, x: &[N], g: &[N], relu: Relu<N>) -> Sums {
         let (norm, extent) = (&self.norm, self.norm.extent);
         let channels = extent.channels;
         let centre: Vec<f32> =
@@ -348,7 +351,7 @@ impl Backward {
     }
 
     /// The second pass: `dx = weight * g / deviation + a * (x - mean) + b`.
-    fn dx(&self, x: &[f32], g: &[f32], relu: Relu, sums: Option<&Sums>) -> Result<Vec<f32>> {
+    fn dx<N: Element>(&self, x: &[N], g: &[N], relu: Relu<N>, sums: Option<&Sums>) -> Result<Vec<N>> {
         let (norm, extent) = (&self.norm, self.norm.extent);
         let channels = extent.channels;
         let affine = values(&self.affine)?;
@@ -375,7 +378,7 @@ impl Backward {
                 [norm.mean(segment, c), -inverse.powi(3) * g_deviation[group], -inverse * g[group]]
             })
         });
-        let stream = bypasses_caches(g.len());
+        let stream = bypasses_caches::<N>(g.len());
         norm.write(g.len(), |task, dx| {
             let at = task.values(extent);
             let factor = &factor[task.segment * channels..][..channels];

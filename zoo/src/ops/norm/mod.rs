@@ -14,7 +14,7 @@ mod cpu;
 mod passes;
 mod reference;
 
-use crate::ops::node::in_main_memory;
+use crate::ops::number::{Stored, by_number};
 use candle_core::{D, Result, Tensor, bail};
 
 /// What the same pass over memory does after normalising.
@@ -53,15 +53,15 @@ pub fn batch_norm(x: &Tensor, affine: &Tensor, eps: f64, epilogue: Epilogue) -> 
         );
     }
     let extent = Extent { segments: 1, rows, channels, groups: channels };
-    let (y, [mean, variance]) = if on_cpu(x, affine, epilogue) {
-        let statistics = cpu::Statistics::of(x, extent)?;
+    let (y, [mean, variance]) = by_number!(stored(x, &[affine], epilogue), N => {
+        let statistics = cpu::Statistics::of::<N>(x, extent)?;
         let tensors = statistics.tensors()?;
-        (cpu::normalise(x, affine, extent, statistics, true, eps, epilogue)?, tensors)
-    } else {
+        (cpu::normalise::<N>(x, affine, extent, statistics, true, eps, epilogue)?, tensors)
+    }, else {
         let statistics = reference::statistics(x, extent)?;
         let tensors = statistics.clone().map(|statistic| statistic.detach());
         (reference::normalise(x, affine, extent, statistics, eps, epilogue)?, tensors)
-    };
+    });
     let unbiased = rows as f64 / (rows - 1) as f64;
     let (mean, variance) = (mean.flatten_all()?, (variance.flatten_all()? * unbiased)?);
     Ok((y, BatchStatistics { mean, variance }))
@@ -84,13 +84,13 @@ pub fn batch_norm_with(
         bail!("batch_norm takes statistics of [{channels}], not {:?} and {:?}", mean.shape(), variance.shape());
     }
     let extent = Extent { segments: 1, rows: x.elem_count() / channels, channels, groups: channels };
-    if on_cpu(x, affine, epilogue) && in_main_memory(&[mean, variance]) {
-        cpu::normalise(x, affine, extent, cpu::Statistics::given(mean, variance)?, false, eps, epilogue)
-    } else {
+    by_number!(stored(x, &[affine, mean, variance], epilogue), N => {
+        cpu::normalise::<N>(x, affine, extent, cpu::Statistics::given(mean, variance)?, false, eps, epilogue)
+    }, else {
         let shape = (1, 1, channels, 1);
         let given = [mean.detach().reshape(shape)?, variance.detach().reshape(shape)?];
         reference::normalise(x, affine, extent, given, eps, epilogue)
-    }
+    })
 }
 
 /// Group norm: each sample's channels in `groups` equal runs. Shapes as for [`batch_norm`].
@@ -104,11 +104,11 @@ pub fn group_norm(x: &Tensor, affine: &Tensor, groups: usize, eps: f64, epilogue
     }
     let segments = x.dims()[0];
     let extent = Extent { segments, rows: x.elem_count() / (segments * channels).max(1), channels, groups };
-    if on_cpu(x, affine, epilogue) {
-        cpu::normalise(x, affine, extent, cpu::Statistics::of(x, extent)?, true, eps, epilogue)
-    } else {
-        reference::normalise(x, affine, extent, reference::statistics(x, extent)?, eps, epilogue)
-    }
+    by_number!(
+        stored(x, &[affine], epilogue),
+        N => cpu::normalise::<N>(x, affine, extent, cpu::Statistics::of::<N>(x, extent)?, true, eps, epilogue),
+        else reference::normalise(x, affine, extent, reference::statistics(x, extent)?, eps, epilogue)
+    )
 }
 
 /// Where one mean and variance hold: in each of `segments` runs of `rows` rows, each of `groups` runs of
@@ -152,8 +152,8 @@ fn check(op: &str, x: &Tensor, affine: &Tensor, epilogue: Epilogue) -> Result<us
     Ok(channels)
 }
 
-fn on_cpu(x: &Tensor, affine: &Tensor, epilogue: Epilogue) -> bool {
-    in_main_memory(&[x, affine, epilogue.residual.unwrap_or(x)])
+fn stored(x: &Tensor, parameters: &[&Tensor], epilogue: Epilogue) -> Option<Stored> {
+    Stored::of(&[x, epilogue.residual.unwrap_or(x)], parameters)
 }
 
 #[cfg(test)]

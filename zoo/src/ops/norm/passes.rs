@@ -1,6 +1,6 @@
 //! The passes over memory, two forward and two backward, on some rows of one segment each.
 
-use crate::ops::lanes::{Kernel, Lanes};
+use crate::ops::lanes::{Element, Kernel, Lanes};
 
 /// Rows whose sums are made in f32 before they join f64 ones.
 pub(super) const BLOCK: usize = 64;
@@ -29,7 +29,7 @@ impl Moments {
 
     /// Those of a block of rows, of whose deviations from its first row there are the sums and those of the squares.
     #[inline(always)]
-    fn join_block(&mut self, rows: usize, pivot: &[f32], sums: &[f32], squares: &[f32]) {
+    fn join_block<N: Element>(&mut self, rows: usize, pivot: &[N], sums: &[f32], squares: &[f32]) {
         let (count, channels) = (rows as f64, pivot.len());
         let joined = Joined::new(self.count, count);
         let (means, spreads) = (&mut self.mean[..channels], &mut self.squares[..channels]);
@@ -38,7 +38,7 @@ impl Moments {
             let (sum, squares) = (f64::from(sums[c]), f64::from(squares[c]));
             let share = sum / count;
             let squares = (squares - sum * share).max(0.);
-            joined.join(&mut means[c], &mut spreads[c], f64::from(pivot[c]) + share, squares);
+            joined.join(&mut means[c], &mut spreads[c], f64::from(pivot[c].wide()) + share, squares);
         }
         self.count += count;
     }
@@ -67,12 +67,12 @@ impl Joined {
 }
 
 /// Adds the rows of `x` to `moments`.
-pub(super) struct AddMoments<'a> {
-    pub x: &'a [f32],
+pub(super) struct AddMoments<'a, N> {
+    pub x: &'a [N],
     pub moments: &'a mut Moments,
 }
 
-impl Kernel for AddMoments<'_> {
+impl<N: Element> Kernel for AddMoments<'_, N> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         let AddMoments { x, moments } = self;
@@ -86,11 +86,11 @@ impl Kernel for AddMoments<'_> {
             let mut rows = block.chunks_exact(ROWS * channels);
             for rows in rows.by_ref() {
                 // SAFETY: the caller's promise.
-                unsafe { add_deviations::<L, ROWS>(rows, pivot, &mut sums, &mut squares) };
+                unsafe { add_deviations::<N, L, ROWS>(rows, pivot, &mut sums, &mut squares) };
             }
             for row in rows.remainder().chunks_exact(channels) {
                 // SAFETY: the caller's promise.
-                unsafe { add_deviations::<L, 1>(row, pivot, &mut sums, &mut squares) };
+                unsafe { add_deviations::<N, L, 1>(row, pivot, &mut sums, &mut squares) };
             }
             moments.join_block(block.len() / channels, pivot, &sums, &squares);
         }
@@ -102,7 +102,12 @@ impl Kernel for AddMoments<'_> {
 /// # Safety
 /// The CPU has the instructions of `L`.
 #[inline(always)]
-unsafe fn add_deviations<L: Lanes, const R: usize>(x: &[f32], pivot: &[f32], sums: &mut [f32], squares: &mut [f32]) {
+unsafe fn add_deviations<N: Element, L: Lanes, const R: usize>(
+    x: &[N],
+    pivot: &[N],
+    sums: &mut [f32],
+    squares: &mut [f32],
+) {
     let channels = pivot.len();
     assert!(x.len() == R * channels && sums.len() == channels && squares.len() == channels);
     let (x, pivot, sums, squares) = (x.as_ptr(), pivot.as_ptr(), sums.as_mut_ptr(), squares.as_mut_ptr());
@@ -112,9 +117,9 @@ unsafe fn add_deviations<L: Lanes, const R: usize>(x: &[f32], pivot: &[f32], sum
         // are touched.
         unsafe {
             let (mut sum, mut square) = (L::load_first(sums.add(c), n), L::load_first(squares.add(c), n));
-            let pivot = L::load_first(pivot.add(c), n);
+            let pivot = N::load_first(pivot.add(c), n);
             for row in 0..R {
-                let deviation = L::load_first(x.add(row * channels + c), n).sub(pivot);
+                let deviation = N::load_first::<L>(x.add(row * channels + c), n).sub(pivot);
                 sum = sum.add(deviation);
                 square = square.add_product(deviation, deviation);
             }
@@ -152,16 +157,16 @@ impl Line<'_> {
 }
 
 /// Writes `y = line(x) + residual`, the residual where there is one, and then a ReLU where `RELU` says so.
-pub(super) struct Normalise<'a, const RELU: bool> {
-    pub x: &'a [f32],
+pub(super) struct Normalise<'a, N, const RELU: bool> {
+    pub x: &'a [N],
     pub line: Line<'a>,
-    pub residual: Option<&'a [f32]>,
-    pub y: &'a mut [f32],
+    pub residual: Option<&'a [N]>,
+    pub y: &'a mut [N],
     /// Whether `y` is written past the caches.
     pub stream: bool,
 }
 
-impl<const RELU: bool> Kernel for Normalise<'_, RELU> {
+impl<N: Element, const RELU: bool> Kernel for Normalise<'_, N, RELU> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         let channels = self.line.mean.len();
@@ -175,16 +180,16 @@ impl<const RELU: bool> Kernel for Normalise<'_, RELU> {
                 // SAFETY: the caller's promise; all are as long as asserted, and no more than the `n` channels behind
                 // `c` are touched.
                 unsafe {
-                    let mut value = self.line.of(L::load_first(x.add(at), n), c, n);
+                    let mut value = self.line.of(N::load_first::<L>(x.add(at), n), c, n);
                     if let Some(residual) = self.residual {
-                        value = value.add(L::load_first(residual.as_ptr().add(at), n));
+                        value = value.add(N::load_first(residual.as_ptr().add(at), n));
                     }
                     if RELU {
                         value = value.where_positive(value);
                     }
                     match self.stream {
-                        true => value.stream_first(y.add(at), n),
-                        false => value.store_first(y.add(at), n),
+                        true => N::stream_first(value, y.add(at), n),
+                        false => N::store_first(value, y.add(at), n),
                     }
                 }
             }
@@ -196,15 +201,15 @@ impl<const RELU: bool> Kernel for Normalise<'_, RELU> {
 
 /// From what follows which gradients a ReLU lets through: those of results above 0 (or not a number).
 #[derive(Clone, Copy)]
-pub(super) enum Mask<'a> {
+pub(super) enum Mask<'a, N> {
     /// There is no ReLU.
     None,
     /// The result is this line of the input: it is computed again, which is faster than reading it.
     Input(Line<'a>),
     /// The result.
-    Output(&'a [f32]),
+    Output(&'a [N]),
     /// The result, and where the masked gradient, of as many values, goes for those who need it again.
-    Kept(&'a [f32], *mut f32),
+    Kept(&'a [N], *mut N),
 }
 
 /// [`Mask`] as types, so that the loops of the passes do not ask.
@@ -232,21 +237,21 @@ impl Rectify for Line<'_> {
     }
 }
 
-impl Rectify for &[f32] {
+impl<N: Element> Rectify for &[N] {
     #[inline(always)]
     unsafe fn rectify<L: Lanes>(self, g: L, _: L, at: usize, _: usize, n: usize) -> L {
         // SAFETY: the caller's promise.
-        unsafe { g.where_positive(L::load_first(self.as_ptr().add(at), n)) }
+        unsafe { g.where_positive(N::load_first(self.as_ptr().add(at), n)) }
     }
 }
 
-impl Rectify for (&[f32], *mut f32) {
+impl<N: Element> Rectify for (&[N], *mut N) {
     #[inline(always)]
     unsafe fn rectify<L: Lanes>(self, g: L, x: L, at: usize, c: usize, n: usize) -> L {
         // SAFETY: the caller's promise.
         unsafe {
             let g = self.0.rectify(g, x, at, c, n);
-            g.store_first(self.1.add(at), n);
+            N::store_first(g, self.1.add(at), n);
             g
         }
     }
@@ -265,15 +270,15 @@ impl Sums {
 }
 
 /// Adds the rows of `x` and of the masked `g` to `sums`.
-pub(super) struct AddSums<'a> {
-    pub x: &'a [f32],
-    pub g: &'a [f32],
-    pub mask: Mask<'a>,
+pub(super) struct AddSums<'a, N> {
+    pub x: &'a [N],
+    pub g: &'a [N],
+    pub mask: Mask<'a, N>,
     pub mean: &'a [f32],
     pub sums: &'a mut Sums,
 }
 
-impl Kernel for AddSums<'_> {
+impl<N: Element> Kernel for AddSums<'_, N> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         // SAFETY: the caller's promise.
@@ -288,7 +293,7 @@ impl Kernel for AddSums<'_> {
     }
 }
 
-impl AddSums<'_> {
+impl<N: Element> AddSums<'_, N> {
     /// # Safety
     /// The CPU has the instructions of `L`.
     #[inline(always)]
@@ -322,12 +327,12 @@ impl AddSums<'_> {
         }
     }
 
-    /// Adds `N` rows from `row` on.
+    /// Adds `COUNT` rows from `row` on.
     ///
     /// # Safety
     /// The CPU has the instructions of `L`; there are these rows, and as many sums as channels.
     #[inline(always)]
-    unsafe fn add_rows<L: Lanes, R: Rectify, const N: usize>(
+    unsafe fn add_rows<L: Lanes, R: Rectify, const COUNT: usize>(
         &self,
         relu: R,
         row: usize,
@@ -341,10 +346,10 @@ impl AddSums<'_> {
             unsafe {
                 let (mut sum, mut deviation) = (L::load_first(sums.add(c), n), L::load_first(deviations.add(c), n));
                 let mean = L::load_first(self.mean.as_ptr().add(c), n);
-                for row in row..row + N {
+                for row in row..row + COUNT {
                     let at = row * channels + c;
-                    let x = L::load_first(self.x.as_ptr().add(at), n);
-                    let g = L::load_first(self.g.as_ptr().add(at), n);
+                    let x: L = N::load_first(self.x.as_ptr().add(at), n);
+                    let g: L = N::load_first(self.g.as_ptr().add(at), n);
                     let g = relu.rectify(g, x, at, c, n);
                     sum = sum.add(g);
                     deviation = deviation.add_product(g, x.sub(mean));
@@ -357,18 +362,18 @@ impl AddSums<'_> {
 }
 
 /// Writes `dx = factor * g + line(x)`, of the masked `g` and the line where there is one.
-pub(super) struct Gradient<'a> {
-    pub x: &'a [f32],
-    pub g: &'a [f32],
-    pub mask: Mask<'a>,
+pub(super) struct Gradient<'a, N> {
+    pub x: &'a [N],
+    pub g: &'a [N],
+    pub mask: Mask<'a, N>,
     pub factor: &'a [f32],
     pub line: Option<Line<'a>>,
-    pub dx: &'a mut [f32],
+    pub dx: &'a mut [N],
     /// Whether `dx` is written past the caches.
     pub stream: bool,
 }
 
-impl Kernel for Gradient<'_> {
+impl<N: Element> Kernel for Gradient<'_, N> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         // SAFETY: the caller's promise.
@@ -383,7 +388,7 @@ impl Kernel for Gradient<'_> {
     }
 }
 
-impl Gradient<'_> {
+impl<N: Element> Gradient<'_, N> {
     /// # Safety
     /// The CPU has the instructions of `L`.
     #[inline(always)]
@@ -399,16 +404,16 @@ impl Gradient<'_> {
                 // SAFETY: the caller's promise; all are as long as asserted, and no more than the `n` channels behind
                 // `c` are touched.
                 unsafe {
-                    let x = L::load_first(x.add(at), n);
-                    let g = relu.rectify(L::load_first(g.add(at), n), x, at, c, n);
+                    let x: L = N::load_first(x.add(at), n);
+                    let g = relu.rectify(N::load_first(g.add(at), n), x, at, c, n);
                     let factor = L::load_first(self.factor.as_ptr().add(c), n);
                     let value = match self.line {
                         Some(line) => line.of(x, c, n).add_product(factor, g),
                         None => factor.mul(g),
                     };
                     match self.stream {
-                        true => value.stream_first(dx.add(at), n),
-                        false => value.store_first(dx.add(at), n),
+                        true => N::stream_first(value, dx.add(at), n),
+                        false => N::store_first(value, dx.add(at), n),
                     }
                 }
             }

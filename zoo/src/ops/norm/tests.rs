@@ -1,5 +1,5 @@
 use super::*;
-use crate::ops::oracle::{agrees, assert_values, check, flat, normal};
+use crate::ops::oracle::{agrees, agrees_in_bf16, assert_values, check, flat, normal};
 use candle_core::{DType, Device, Var};
 
 /// x, affine, and perhaps a residual.
@@ -29,6 +29,33 @@ fn batch_norm_is_right_in_every_form() {
 fn batch_norm_agrees_where_there_are_many_tasks() {
     for shape in [&[4, 40, 30, 64][..], &[3, 50, 50, 3], &[20_000, 1]] {
         agrees(&inputs(shape, true), |inputs| Ok(batch_norm(&inputs[0], &inputs[1], 1e-5, epilogue(inputs, true))?.0));
+    }
+}
+
+/// The inputs of [`inputs`] that are maps.
+fn maps(with_residual: bool) -> &'static [usize] {
+    if with_residual { &[0, 2] } else { &[0] }
+}
+
+#[test]
+fn norms_of_bf16_are_right_in_every_form() {
+    for shape in [&[5, 3][..], &[3, 2, 5, 17], &[4, 40, 30, 64]] {
+        let channels = shape[shape.len() - 1];
+        let (mean, variance) = (normal(&[channels], 4), normal(&[channels], 5).sqr().unwrap());
+        for (with_residual, relu) in [(false, false), (false, true), (true, false), (true, true)] {
+            let (inputs, maps) = (inputs(shape, with_residual), maps(with_residual));
+            agrees_in_bf16(&inputs, maps, |inputs| {
+                let (y, statistics) = batch_norm(&inputs[0], &inputs[1], 1e-3, epilogue(inputs, relu))?;
+                assert_ne!(statistics.mean.dtype(), DType::BF16);
+                Ok(y)
+            });
+            agrees_in_bf16(&inputs, maps, |inputs| {
+                let statistic = |t: &Tensor| t.to_dtype(inputs[1].dtype());
+                let (mean, variance) = (statistic(&mean)?, statistic(&variance)?);
+                batch_norm_with(&inputs[0], &inputs[1], &mean, &variance, 1e-2, epilogue(inputs, relu))
+            });
+            agrees_in_bf16(&inputs, maps, |inputs| group_norm(&inputs[0], &inputs[1], 1, 1e-3, epilogue(inputs, relu)));
+        }
     }
 }
 

@@ -8,6 +8,9 @@ fn max_pool_is_right_on_odd_windows() {
         check(&[normal(&[2, 9, channels], 1)], |x| {
             max_pool(&x[0], &MaxPool { kernel: [3], stride: [2], padding: [1] })
         });
+        agrees_in_bf16(&[normal(&[2, 19, 15, channels], 2)], &[0], |x| {
+            max_pool(&x[0], &MaxPool { kernel: [3; 2], stride: [2; 2], padding: [1; 2] })
+        });
         check(&[normal(&[1, 7, 5, channels], 2)], |x| {
             max_pool(&x[0], &MaxPool { kernel: [3, 2], stride: [2, 3], padding: [1, 0] })
         });

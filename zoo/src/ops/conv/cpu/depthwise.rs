@@ -5,6 +5,7 @@ use super::TASKS;
 use super::finish::Finish;
 use super::walk::{Piece, Walk};
 use crate::ops::Isa;
+use crate::ops::lanes::Element;
 use crate::ops::parallel::{Disjoint, part, with_scratch};
 use rayon::prelude::*;
 
@@ -12,37 +13,40 @@ use rayon::prelude::*;
 const ROWS: usize = 64;
 
 /// Writes all channels of the positions that `walk` visits.
-pub(super) fn pass(
+pub(super) fn pass<N: Element>(
     isa: Isa,
     problem: &Problem,
     walk: &Walk,
-    source: &[f32],
+    source: &[N],
     weight: &[f32],
-    finish: Option<Finish>,
-    target: Disjoint,
+    finish: Option<Finish<N>>,
+    target: Disjoint<N>,
 ) {
     let channels = problem.channels;
     let (pieces, filters) = (pieces(walk, channels), by_tap(problem, walk, weight));
     (0..walk.len().div_ceil(ROWS)).into_par_iter().for_each_init(Vec::new, |rows, task| {
         walk.rows(task * ROWS..((task + 1) * ROWS).min(walk.len()), rows);
-        for row in rows {
-            // SAFETY: no other task has this position.
-            let sums = unsafe { target.slice(row.target * channels..(row.target + 1) * channels) };
-            sums.fill(0.0);
-            for (piece, filter) in pieces.iter().zip(filters.chunks_exact(channels)) {
-                if let Some((_, range)) = walk.read(row, piece, channels, 0) {
-                    add_product(isa, sums, &source[range], filter);
+        with_scratch(channels, |sums| {
+            for row in rows {
+                sums.fill(0.0);
+                for (piece, filter) in pieces.iter().zip(filters.chunks_exact(channels)) {
+                    if let Some((_, range)) = walk.read(row, piece, channels, 0) {
+                        add_product(isa, sums, &source[range], filter);
+                    }
                 }
+                if let Some(finish) = finish {
+                    finish.row(sums, 0, row.target * channels);
+                }
+                // SAFETY: no other task has this position.
+                let target = unsafe { target.slice(row.target * channels..(row.target + 1) * channels) };
+                target.iter_mut().zip(&*sums).for_each(|(y, sum)| *y = N::narrow(*sum));
             }
-            if let Some(finish) = finish {
-                finish.row(sums, 0, row.target * channels);
-            }
-        }
+        });
     });
 }
 
 /// `dw[C, 1, taps]`.
-pub(super) fn weight_gradient(isa: Isa, problem: &Problem, walk: &Walk, x: &[f32], dy: &[f32], dw: Disjoint) {
+pub(super) fn weight_gradient<N: Element>(isa: Isa, problem: &Problem, walk: &Walk, x: &[N], dy: &[N], dw: Disjoint) {
     let (channels, taps) = (problem.channels, walk.kernel_taps(problem.kernel));
     let pieces = pieces(walk, channels);
     let len = taps.len() * channels;
@@ -74,7 +78,7 @@ pub(super) fn weight_gradient(isa: Isa, problem: &Problem, walk: &Walk, x: &[f32
 
 /// One piece a tap, each with all channels.
 fn pieces(walk: &Walk, channels: usize) -> Vec<Piece> {
-    walk.pieces(channels, false, channels)
+    walk.pieces(channels, false, channels, 1)
 }
 
 /// The weight `[C, 1, taps]` as `[tap of the walk, C]`.
@@ -84,11 +88,11 @@ fn by_tap(problem: &Problem, walk: &Walk, weight: &[f32]) -> Vec<f32> {
 }
 
 /// `sums += x * y`, element by element.
-fn add_product(isa: Isa, sums: &mut [f32], x: &[f32], y: &[f32]) {
+fn add_product<X: Element, Y: Element>(isa: Isa, sums: &mut [f32], x: &[X], y: &[Y]) {
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: callers pass an instruction set that the CPU has.
-        Isa::Avx512 => unsafe { add_product_avx512(sums, x, y) },
+        Isa::Avx512Bf16 | Isa::Avx512 => unsafe { add_product_avx512(sums, x, y) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Isa::Avx2 => unsafe { add_product_avx2(sums, x, y) },
@@ -98,19 +102,19 @@ fn add_product(isa: Isa, sums: &mut [f32], x: &[f32], y: &[f32]) {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-unsafe fn add_product_avx512(sums: &mut [f32], x: &[f32], y: &[f32]) {
+unsafe fn add_product_avx512<X: Element, Y: Element>(sums: &mut [f32], x: &[X], y: &[Y]) {
     add_product_of(|sum, x, y| x.mul_add(y, sum), sums, x, y);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn add_product_avx2(sums: &mut [f32], x: &[f32], y: &[f32]) {
+unsafe fn add_product_avx2<X: Element, Y: Element>(sums: &mut [f32], x: &[X], y: &[Y]) {
     add_product_of(|sum, x, y| x.mul_add(y, sum), sums, x, y);
 }
 
 #[inline(always)]
-fn add_product_of(of: impl Fn(f32, f32, f32) -> f32, sums: &mut [f32], x: &[f32], y: &[f32]) {
+fn add_product_of<X: Element, Y: Element>(of: impl Fn(f32, f32, f32) -> f32, sums: &mut [f32], x: &[X], y: &[Y]) {
     for ((sum, x), y) in sums.iter_mut().zip(x).zip(y) {
-        *sum = of(*sum, *x, *y);
+        *sum = of(*sum, x.wide(), y.wide());
     }
 }

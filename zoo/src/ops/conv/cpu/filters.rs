@@ -1,8 +1,10 @@
 //! Filters in the order in which the engine reads them.
 
+use super::walk::Reduction;
 use crate::ops::Isa;
-use crate::ops::parallel::{Aligned, with_scratch};
-use candle_core::TensorId;
+use crate::ops::number::Number;
+use crate::ops::parallel::{Aligned, with_scratch_of};
+use candle_core::{DType, TensorId};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,10 +32,10 @@ pub(crate) fn forget_kept_filters() {
 /// What the order of the filters depends on besides the weight.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Form {
-    /// Packed for the direct sum: which taps.
-    Direct(Isa, Vec<usize>),
-    /// Transformed for Winograd's: the panels of a chunk.
-    Winograd(Isa, usize),
+    /// Packed for the direct sum: in which numbers, and for which reduction.
+    Direct(Isa, DType, Reduction),
+    /// Transformed for Winograd's: into which numbers, and the panels of a chunk.
+    Winograd(Isa, DType, usize),
 }
 
 impl KeptFilters {
@@ -46,15 +48,15 @@ impl KeptFilters {
         }
     }
 
-    fn get(&self, form: Form, len: usize, make: impl FnOnce(&mut [f32])) -> Arc<Aligned> {
+    fn get<P: Number>(&self, form: Form, len: usize, make: impl FnOnce(&mut [P])) -> Arc<Aligned> {
         let find = |kept: &Kept| kept.forms.iter().find(|(known, _)| *known == form).map(|(_, f)| Arc::clone(f));
         let before = find(&self.0.lock().unwrap_or_else(PoisonError::into_inner));
         if let Some(filters) = before {
             return filters;
         }
         // Not under the lock: `make` waits for tasks, and a thread that waits may begin another convolution.
-        let mut filters = Aligned::zeros(len);
-        make(&mut filters);
+        let mut filters = Aligned::zeros::<P>(len);
+        make(&mut filters.numbers_mut()[..len]);
         let filters = Arc::new(filters);
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Inputs of ever new shapes must not fill the memory.
@@ -92,16 +94,16 @@ impl<'a> Weight<'a> {
     }
 
     /// Runs `f` with the `len` numbers that `make` writes, or wrote before.
-    pub(super) fn with_filters<R>(
+    pub(super) fn with_filters<P: Number, R>(
         &self,
         form: impl FnOnce() -> Form,
         len: usize,
-        make: impl FnOnce(&mut [f32]),
-        f: impl FnOnce(&[f32]) -> R,
+        make: impl FnOnce(&mut [P]),
+        f: impl FnOnce(&[P]) -> R,
     ) -> R {
         match self.kept {
-            Some(kept) => f(&kept.get(form(), len, make)),
-            None => with_scratch(len, |filters| {
+            Some(kept) => f(&kept.get(form(), len, make).numbers()[..len]),
+            None => with_scratch_of(len, |filters| {
                 make(filters);
                 f(filters)
             }),

@@ -1,23 +1,23 @@
 //! What becomes of the sums before they are written.
 
 use crate::ops::activation::cpu::rectify;
-use crate::ops::lanes::Lanes;
+use crate::ops::lanes::{Element, Lanes};
 
 /// `relu(scale * sum + shift + residual)`, for each output channel: a norm with given statistics, and what follows it.
 #[derive(Clone, Copy)]
-pub(in super::super) struct Finish<'a> {
+pub(in super::super) struct Finish<'a, N = f32> {
     /// `[O]`.
     pub scale: &'a [f32],
     /// `[O]`.
     pub shift: &'a [f32],
     /// As the result.
-    pub residual: Option<&'a [f32]>,
+    pub residual: Option<&'a [N]>,
     pub relu: bool,
 }
 
-impl Finish<'_> {
+impl<N: Element> Finish<'_, N> {
     /// From `channel` on. What comes before `channel` in the target is no part of the offsets that follow.
-    pub(super) fn from(&self, channel: usize) -> FinishFrom {
+    pub(super) fn from(&self, channel: usize) -> FinishFrom<N> {
         FinishFrom {
             scale: self.scale[channel..].as_ptr(),
             shift: self.shift[channel..].as_ptr(),
@@ -31,7 +31,7 @@ impl Finish<'_> {
         let residual = self.residual.map(|residual| &residual[target..][..sums.len()]);
         let (scale, shift) = (&self.scale[channel..][..sums.len()], &self.shift[channel..][..sums.len()]);
         for (i, sum) in sums.iter_mut().enumerate() {
-            let y = scale[i] * *sum + shift[i] + residual.map_or(0.0, |residual| residual[i]);
+            let y = scale[i] * *sum + shift[i] + residual.map_or(0.0, |residual| residual[i].wide());
             *sum = if self.relu { rectify(y) } else { y };
         }
     }
@@ -39,14 +39,14 @@ impl Finish<'_> {
 
 /// A [`Finish`] as kernels read it.
 #[derive(Clone, Copy)]
-pub(super) struct FinishFrom {
+pub(in super::super) struct FinishFrom<N = f32> {
     scale: *const f32,
     shift: *const f32,
-    residual: Option<*const f32>,
+    residual: Option<*const N>,
     relu: bool,
 }
 
-impl FinishFrom {
+impl<N: Element> FinishFrom<N> {
     /// The vector of sums at `channel`, and at `target` of the result.
     ///
     /// # Safety
@@ -57,7 +57,7 @@ impl FinishFrom {
         unsafe {
             let mut y = L::load(self.shift.add(channel)).add_product(L::load(self.scale.add(channel)), sum);
             if let Some(residual) = self.residual {
-                y = y.add(L::load(residual.add(target)));
+                y = y.add(N::load(residual.add(target)));
             }
             if self.relu { y.rectify() } else { y }
         }
@@ -71,7 +71,7 @@ impl FinishFrom {
     pub(super) unsafe fn prefetch<L: Lanes>(&self, target: usize) {
         if let Some(residual) = self.residual {
             // SAFETY: the caller's promise; any address will do.
-            unsafe { L::prefetch(residual.wrapping_add(target)) }
+            unsafe { L::prefetch(residual.wrapping_add(target).cast()) }
         }
     }
 
@@ -85,7 +85,7 @@ impl FinishFrom {
         unsafe {
             let y = *self.scale.add(channel) * sum
                 + *self.shift.add(channel)
-                + self.residual.map_or(0.0, |residual| *residual.add(target));
+                + self.residual.map_or(0.0, |residual| (*residual.add(target)).wide());
             if self.relu { rectify(y) } else { y }
         }
     }

@@ -9,7 +9,11 @@ mod depthwise;
 mod filters;
 mod finish;
 mod pack;
+#[cfg(target_arch = "x86_64")]
+mod pairs;
+mod panel;
 mod pass;
+mod round;
 mod tile;
 mod walk;
 mod weight_gradient;
@@ -24,36 +28,43 @@ pub(super) use filters::Weight;
 pub(crate) use filters::forget_kept_filters;
 pub(super) use finish::Finish;
 use pack::Pass;
+pub(super) use panel::Map;
 use std::ops::Range;
 use walk::Walk;
 use winograd::Winograd;
 
 /// `y[N, .., O]` from `x[N, .., C]` and the weight `[O, C / G, ..]`.
-pub(super) fn forward(
+pub(super) fn forward<N: Map>(
     isa: Isa,
     problem: &Problem,
-    x: &[f32],
+    x: &[N],
     weight: Weight,
-    finish: Option<Finish>,
-) -> Result<Vec<f32>> {
+    finish: Option<Finish<N>>,
+) -> Result<Vec<N>> {
     let len = problem.batch * problem.output.iter().product::<usize>() * problem.out_channels;
     // SAFETY: the walk visits every output position, and so do Winograd's tiles; both passes write all channels of
     // those that they visit.
     unsafe {
         output(len, |y| match Winograd::forward(problem, weight.kept.is_some()) {
-            Some(winograd) => winograd::pass(isa, problem, Pass::Forward, &winograd, x, weight, finish, y),
+            Some(winograd) => winograd_pass(isa, problem, Pass::Forward, &winograd, x, weight, finish, y),
             None => pass(isa, problem, Pass::Forward, &Walk::forward(problem), x, weight, finish, y),
         })
     }
 }
 
+/// Whether a pass of it takes Winograd's algorithm.
+#[cfg(test)]
+pub(super) fn by_winograd(problem: &Problem) -> bool {
+    Winograd::forward(problem, false).is_some() || Winograd::data_gradient(problem).is_some()
+}
+
 /// `dx[N, .., C]` from `dy[N, .., O]` and the weight.
-pub(super) fn data_gradient(isa: Isa, problem: &Problem, dy: &[f32], weight: &[f32]) -> Result<Vec<f32>> {
+pub(super) fn data_gradient<N: Map>(isa: Isa, problem: &Problem, dy: &[N], weight: &[f32]) -> Result<Vec<N>> {
     let len = problem.batch * problem.input.iter().product::<usize>() * problem.channels;
     let weight = Weight::new(weight);
-    let write = |dx: Disjoint| {
+    let write = |dx: Disjoint<N>| {
         if let Some(winograd) = Winograd::data_gradient(problem) {
-            return winograd::pass(isa, problem, Pass::DataGradient, &winograd, dy, weight, None, dx);
+            return winograd_pass(isa, problem, Pass::DataGradient, &winograd, dy, weight, None, dx);
         }
         for walk in Walk::data_gradient(problem) {
             pass(isa, problem, Pass::DataGradient, &walk, dy, weight, None, dx);
@@ -65,34 +76,63 @@ pub(super) fn data_gradient(isa: Isa, problem: &Problem, dy: &[f32], weight: &[f
 }
 
 /// `dw[O, C / G, ..]` from `x` and `dy`.
-pub(super) fn weight_gradient(isa: Isa, problem: &Problem, x: &[f32], dy: &[f32]) -> Result<Vec<f32>> {
+pub(super) fn weight_gradient<N: Map>(isa: Isa, problem: &Problem, x: &[N], dy: &[N]) -> Result<Vec<f32>> {
     let walk = Walk::forward(problem);
     let len = problem.out_channels * problem.group_channels() * problem.taps();
     // SAFETY: each of them writes every filter.
     unsafe {
         output(len, |dw| match (problem.is_depthwise(), Winograd::forward(problem, false)) {
             (true, _) => depthwise::weight_gradient(isa, problem, &walk, x, dy, dw),
-            (false, Some(winograd)) => winograd::weight_gradient::dense(isa, &winograd, x, dy, dw),
-            (false, None) => weight_gradient::dense(isa, problem, &walk, x, dy, dw),
+            (false, Some(winograd)) => match isa {
+                Isa::Avx512Bf16 => winograd::weight_gradient::dense::<N, N::Pairs>(isa, &winograd, x, dy, dw),
+                _ => winograd::weight_gradient::dense::<N, N::Single>(isa, &winograd, x, dy, dw),
+            },
+            (false, None) => match isa {
+                Isa::Avx512Bf16 => weight_gradient::dense::<N, N::Pairs>(isa, problem, &walk, x, dy, dw),
+                _ => weight_gradient::dense::<N, N::Single>(isa, problem, &walk, x, dy, dw),
+            },
         })
+    }
+}
+
+/// Writes all channels of all targets.
+#[expect(clippy::too_many_arguments, reason = "they are what a pass is")]
+fn winograd_pass<N: Map>(
+    isa: Isa,
+    problem: &Problem,
+    pass: Pass,
+    winograd: &Winograd,
+    source: &[N],
+    weight: Weight,
+    finish: Option<Finish<N>>,
+    target: Disjoint<N>,
+) {
+    match isa {
+        Isa::Avx512Bf16 => {
+            winograd::pass::<N, N::Pairs>(isa, problem, pass, winograd, source, weight, finish, target);
+        }
+        _ => winograd::pass::<N, N::Single>(isa, problem, pass, winograd, source, weight, finish, target),
     }
 }
 
 /// Writes all channels of the positions that `walk` visits.
 #[expect(clippy::too_many_arguments, reason = "they are what a pass is")]
-fn pass(
+fn pass<N: Map>(
     isa: Isa,
     problem: &Problem,
     pass: Pass,
     walk: &Walk,
-    source: &[f32],
+    source: &[N],
     weight: Weight,
-    finish: Option<Finish>,
-    target: Disjoint,
+    finish: Option<Finish<N>>,
+    target: Disjoint<N>,
 ) {
-    match problem.is_depthwise() {
-        true => depthwise::pass(isa, problem, walk, source, weight.values, finish, target),
-        false => pass::dense(isa, problem, pass, walk, source, weight, finish, target),
+    match (problem.is_depthwise(), isa) {
+        (true, _) => depthwise::pass(isa, problem, walk, source, weight.values, finish, target),
+        (false, Isa::Avx512Bf16) => {
+            pass::dense::<N, N::Pairs>(isa, problem, pass, walk, source, weight, finish, target);
+        }
+        (false, _) => pass::dense::<N, N::Single>(isa, problem, pass, walk, source, weight, finish, target),
     }
 }
 

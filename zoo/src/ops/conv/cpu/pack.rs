@@ -2,6 +2,8 @@
 
 use super::super::Problem;
 use super::Slabs;
+use super::panel::Panel;
+use super::walk::Reduction;
 use crate::ops::parallel::{Disjoint, part};
 use rayon::prelude::*;
 
@@ -15,25 +17,24 @@ pub(super) enum Pass {
 }
 
 /// Packs `weight` `[O, C / G, taps]` into `[slab, panel, tap x source channel, columns]`: of each slab, panels
-/// of `columns` target channels. What joins different groups of a slab, and what lies beyond the slab's last
-/// channel, is zero.
-pub(super) fn pack(
+/// of `columns` target channels; some steps of the reduction lie side by side (see [`Panel::SIDE`]). What joins
+/// different groups of a slab, and what lies beyond the slab's last channel, is zero.
+pub(super) fn pack<P: Panel>(
     problem: &Problem,
     pass: Pass,
     slabs: &Slabs,
-    taps: &[usize],
+    reduction: &Reduction,
     columns: usize,
     weight: &[f32],
-    packed: &mut [f32],
+    packed: &mut [P],
 ) {
-    let depth = taps.len() * slabs.source;
-    let panels = slabs.target.div_ceil(columns);
+    let (depth, panels) = (reduction.len, slabs.target.div_ceil(columns));
     let (group_channels, group_out, volume) = (problem.group_channels(), problem.group_out_channels(), problem.taps());
     packed.par_chunks_mut(depth * columns).enumerate().for_each(|(chunk, packed)| {
         let (slab, panel) = (chunk / panels, chunk % panels);
         let targets = panel * columns..((panel + 1) * columns).min(slabs.target);
-        if slabs.merged > 1 || targets.len() < columns {
-            packed.fill(0.0);
+        if slabs.merged > 1 || targets.len() < columns || depth > reduction.taps.len() * slabs.source {
+            packed.fill(P::narrow(0.0));
         }
         for group in 0..slabs.merged {
             let filters = &weight[(slab * slabs.merged + group) * group_out * group_channels * volume..];
@@ -60,10 +61,11 @@ pub(super) fn pack(
                             Pass::Forward => (channel, out),
                             Pass::DataGradient => (out, channel),
                         };
-                        let mut at = source * columns + target - panel * columns;
-                        for &tap in taps {
-                            packed[at] = filter[tap];
-                            at += slabs.source * columns;
+                        let column = target - panel * columns;
+                        for &(tap, start) in &reduction.taps {
+                            let step = start + source;
+                            let at = (step / P::SIDE * columns + column) * P::SIDE + step % P::SIDE;
+                            packed[at] = P::narrow(filter[tap]);
                         }
                     }
                 }

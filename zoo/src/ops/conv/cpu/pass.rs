@@ -5,33 +5,39 @@ use super::super::Problem;
 use super::filters::{Form, Weight};
 use super::finish::Finish;
 use super::pack::{Pass, pack};
-use super::tile::{Ahead, DEPTH, PITCH, Tile, multiply};
+use super::panel::{Map, Of};
+use super::round::Round;
+use super::tile::{Ahead, Tile};
 use super::walk::{Piece, Row, Walk};
 use super::{Slabs, TASKS};
 use crate::ops::Isa;
-use crate::ops::parallel::{Disjoint, part, with_scratch};
+use crate::ops::isa::vectorised;
+use crate::ops::lanes;
+use crate::ops::parallel::{Disjoint, part, with_scratch, with_scratch_of};
+use candle_core::DType;
 use rayon::prelude::*;
 use std::ops::Range;
 
 /// Rows of a block: its gathered panel stays in the second-level cache.
 const ROWS: usize = 112;
 
-/// Writes all channels of the positions that `walk` visits.
-pub(super) fn dense(
+/// Writes all channels of the positions that `walk` visits, from panels of `P`.
+#[expect(clippy::too_many_arguments, reason = "they are what a pass is")]
+pub(super) fn dense<N: Map, P: Of<N>>(
     isa: Isa,
     problem: &Problem,
     pass: Pass,
     walk: &Walk,
-    source: &[f32],
+    source: &[N],
     weight: Weight,
-    finish: Option<Finish>,
-    target: Disjoint,
+    finish: Option<Finish<N>>,
+    target: Disjoint<N>,
 ) {
     let slabs = Slabs::new(isa, problem, pass);
-    let taps = walk.kernel_taps(problem.kernel);
-    let pieces = walk.pieces(slabs.source, slabs.count == 1, DEPTH);
-    let blocks = blocks(&pieces);
-    let depth = taps.len() * slabs.source;
+    let pieces = walk.pieces(slabs.source, slabs.count == 1, P::DEPTH, P::SIDE);
+    let blocks = blocks(&pieces, P::DEPTH);
+    let reduction = walk.reduction(problem.kernel, slabs.source, &pieces);
+    let depth = reduction.len;
     let (columns, panels) = (isa.columns(), slabs.target.div_ceil(isa.columns()));
 
     let block = walk.block(ROWS);
@@ -43,13 +49,13 @@ pub(super) fn dense(
     let reads_in_order = walk.is_pointwise() && row_blocks > TASKS;
 
     let filters_len = slabs.count * panels * depth * columns;
-    let make = |packed: &mut [f32]| {
+    let make = |packed: &mut [P]| {
         if depth > 0 {
-            pack(problem, pass, &slabs, &taps, columns, weight.values, packed);
+            pack(problem, pass, &slabs, &reduction, columns, weight.values, packed);
         }
     };
     weight.with_filters(
-        || Form::Direct(isa, taps.clone()),
+        || Form::Direct(isa, P::DTYPE, reduction.clone()),
         filters_len,
         make,
         |packed| {
@@ -58,6 +64,7 @@ pub(super) fn dense(
                 walk,
                 pieces: &pieces,
                 blocks: &blocks,
+                depth,
                 slabs: &slabs,
                 source,
                 target,
@@ -69,21 +76,22 @@ pub(super) fn dense(
                 (0..row_blocks * slabs.count).into_par_iter().with_max_len(1).for_each_init(Vec::new, |rows, task| {
                     let (slab, row_block) = (task % slabs.count, task / slabs.count);
                     walk.rows(range(row_block), rows);
-                    with_scratch(rows.len() * PITCH, |gathered| {
-                        let mut sums = pass.sums(slab, rows, 0..panels);
-                        for block in 0..blocks.len() {
-                            if let Some(reduced) = pass.gather(slab, block, rows, gathered) {
-                                sums.add(block, reduced, gathered);
+                    with_scratch_of(rows.len() * P::PITCH, |gathered: &mut [P]| {
+                        pass.with_sums(slab, rows, 0..panels, |mut sums| {
+                            for block in 0..blocks.len() {
+                                if let Some(reduced) = pass.gather(slab, block, rows, gathered) {
+                                    sums.add(block, reduced, gathered);
+                                }
                             }
-                        }
-                        sums.end();
+                            sums.end();
+                        });
                     });
                 });
                 return;
             }
             // The tasks of a block of rows read the same windows: gather them once for all.
-            let gathered_len = block * PITCH;
-            with_scratch(row_blocks * slabs.count * blocks.len() * gathered_len, |gathered| {
+            let gathered_len = block * P::PITCH;
+            with_scratch_of(row_blocks * slabs.count * blocks.len() * gathered_len, |gathered: &mut [P]| {
                 let reduced: Vec<Option<Range<usize>>> = gathered
                     .par_chunks_mut(gathered_len)
                     .enumerate()
@@ -97,14 +105,16 @@ pub(super) fn dense(
                 (0..tasks).into_par_iter().with_max_len(1).for_each_init(Vec::new, |rows, task| {
                     let (of_columns, task) = (task % column_parts, task / column_parts);
                     walk.rows(range(task / slabs.count), rows);
-                    let mut sums = pass.sums(task % slabs.count, rows, part(panels, column_parts, of_columns));
-                    for block in 0..blocks.len() {
-                        let index = task * blocks.len() + block;
-                        if let Some(reduced) = reduced[index].clone() {
-                            sums.add(block, reduced, &gathered[index * gathered_len..][..gathered_len]);
+                    let panels = part(panels, column_parts, of_columns);
+                    pass.with_sums(task % slabs.count, rows, panels, |mut sums| {
+                        for block in 0..blocks.len() {
+                            let index = task * blocks.len() + block;
+                            if let Some(reduced) = reduced[index].clone() {
+                                sums.add(block, reduced, &gathered[index * gathered_len..][..gathered_len]);
+                            }
                         }
-                    }
-                    sums.end();
+                        sums.end();
+                    });
                 });
             });
         },
@@ -112,24 +122,26 @@ pub(super) fn dense(
 }
 
 /// What the tasks have in common.
-struct DensePass<'a> {
+struct DensePass<'a, N, P> {
     isa: Isa,
     walk: &'a Walk,
     pieces: &'a [Piece],
     /// Which pieces one call of the micro-kernel reduces.
     blocks: &'a [Range<usize>],
+    /// The whole reduction.
+    depth: usize,
     slabs: &'a Slabs,
-    source: &'a [f32],
-    target: Disjoint<'a>,
-    packed: &'a [f32],
-    finish: Option<Finish<'a>>,
+    source: &'a [N],
+    target: Disjoint<'a, N>,
+    packed: &'a [P],
+    finish: Option<Finish<'a, N>>,
     /// Whether row after row reads pixel after pixel, and many of them.
     reads_in_order: bool,
 }
 
 /// The channels of some panels of some rows, which one task writes.
-struct Sums<'a> {
-    pass: &'a DensePass<'a>,
+struct Sums<'a, N, P> {
+    pass: &'a DensePass<'a, N, P>,
     /// Where each row starts in the target.
     targets: Vec<usize>,
     /// The slab's first channel.
@@ -137,44 +149,53 @@ struct Sums<'a> {
     panels: Range<usize>,
     /// Of the slab, those of the panels.
     channels: Range<usize>,
-    packed: &'a [f32],
+    packed: &'a [P],
     /// What the next block of rows reads, where that is the large operand and lies in one piece.
-    next_source: Option<&'a [f32]>,
-    /// Whether there is anything in the target already, and whether that is the end of it.
+    next_source: Option<&'a [N]>,
+    /// The sums of several blocks, a line a row, where the target's numbers are too short to be summed up in.
+    lines: &'a mut [f32],
+    /// Where each row starts in `lines`.
+    starts: Vec<usize>,
+    /// Whether there are any sums already, and whether that is the end of it.
     begun: bool,
     finished: bool,
 }
 
-impl DensePass<'_> {
-    fn sums(&self, slab: usize, rows: &[Row], panels: Range<usize>) -> Sums<'_> {
+impl<N: Map, P: Of<N>> DensePass<'_, N, P> {
+    fn with_sums(&self, slab: usize, rows: &[Row], panels: Range<usize>, f: impl FnOnce(Sums<N, P>)) {
         let (columns, slabs) = (self.isa.columns(), self.slabs);
         let pitch = slabs.target * slabs.count;
-        let depth: usize = self.pieces.iter().map(|piece| piece.len).sum();
+        // An odd number of cache lines, so that rows do not fall into the same cache set.
+        let line = panels.len() * columns + 16;
         let next_source = self.reads_in_order.then(|| {
             let source_pitch = slabs.source * slabs.count;
             let next = rows.last().map_or(0, |row| row.target + 1) * source_pitch;
             &self.source[next..(next + rows.len() * source_pitch).min(self.source.len())]
         });
-        Sums {
-            pass: self,
-            targets: rows.iter().map(|row| row.target * pitch).collect(),
-            first: slab * slabs.target,
-            channels: panels.start * columns..(panels.end * columns).min(slabs.target),
-            packed: &self.packed[slab * slabs.target.div_ceil(columns) * depth * columns..],
-            panels,
-            next_source,
-            begun: false,
-            finished: false,
-        }
+        let summed_apart = self.blocks.len() > 1 && N::DTYPE != DType::F32;
+        with_scratch(if summed_apart { rows.len() * line } else { 0 }, |lines| {
+            f(Sums {
+                pass: self,
+                targets: rows.iter().map(|row| row.target * pitch).collect(),
+                first: slab * slabs.target,
+                channels: panels.start * columns..(panels.end * columns).min(slabs.target),
+                packed: &self.packed[slab * slabs.target.div_ceil(columns) * self.depth * columns..],
+                panels,
+                next_source,
+                starts: (0..if summed_apart { rows.len() } else { 0 }).map(|row| row * line).collect(),
+                lines,
+                begun: false,
+                finished: false,
+            });
+        });
     }
 }
 
-impl Sums<'_> {
+impl<N: Map, P: Of<N>> Sums<'_, N, P> {
     /// Adds the products of a block of pieces, of which `gathered` holds the part `reduced` of the reduction.
-    fn add(&mut self, block: usize, reduced: Range<usize>, gathered: &[f32]) {
-        let DensePass { isa, pieces, blocks, slabs, .. } = *self.pass;
+    fn add(&mut self, block: usize, reduced: Range<usize>, gathered: &[P]) {
+        let DensePass { isa, pieces, blocks, depth, slabs, .. } = *self.pass;
         let (columns, rows) = (isa.columns(), self.targets.len());
-        let depth: usize = pieces.iter().map(|piece| piece.len).sum();
         let offset = reduced.start - pieces[blocks[block].start].start;
         let last = self.targets.iter().max().map_or(0, |last| last + slabs.target * slabs.count);
         let target = self.pass.target.at(0, last);
@@ -192,26 +213,40 @@ impl Sums<'_> {
             let next_filters = &self.packed[next * columns..];
             let next_filters = &next_filters[..next_filters.len().min(reduced.len() * columns)];
             let finish = self.pass.finish.filter(|_| self.finished).map(|finish| finish.from(channel));
+            let (len, line) = (columns.min(self.channels.end - panel * columns), (panel - self.panels.start) * columns);
             for i in 0..tiles {
                 let part = part(rows, tiles, i);
-                let tile = Tile {
-                    depth: reduced.len(),
-                    a: gathered[part.start * PITCH + offset..].as_ptr(),
-                    step: 1,
-                    b: b.as_ptr(),
-                    c: target.wrapping_add(channel),
-                    rows: self.targets[part.clone()].as_ptr(),
-                    columns: columns.min(self.channels.end - panel * columns),
-                    accumulate: self.begun,
-                    finish,
-                    ahead: match self.next_source {
-                        Some(source) => Ahead::share(source, calls, (block * panels + nth) * tiles + i, reduced.len()),
-                        None => Ahead::share(next_filters, tiles, i, reduced.len()),
-                    },
+                let a = gathered[part.start * P::PITCH + offset..].as_ptr();
+                let ahead = match self.next_source {
+                    Some(source) => Ahead::share(source, calls, (block * panels + nth) * tiles + i, reduced.len()),
+                    None => Ahead::share(next_filters, tiles, i, reduced.len()),
                 };
-                // SAFETY: `gathered` holds the rows at PITCH, `b` the reduction; the targets lie inside the buffer
-                // (`at` checked the last), as does what `finish` reads; no other task has these rows and channels.
-                unsafe { multiply(isa, part.len(), &tile) }
+                let (depth, step, b, columns) = (reduced.len(), 1, b.as_ptr(), len);
+                if self.starts.is_empty() {
+                    let (c, rows) = (target.wrapping_add(channel), self.targets[part.clone()].as_ptr());
+                    let tile = Tile { depth, a, step, b, c, rows, columns, accumulate: self.begun, finish, ahead };
+                    // SAFETY: `gathered` holds the rows at PITCH, `b` the reduction; the targets lie inside the
+                    // buffer (`at` checked the last), as does what `finish` reads; no other task has these rows and
+                    // channels.
+                    unsafe { P::multiply::<N, false>(isa, part.len(), &tile) }
+                    continue;
+                }
+                let (c, rows) = (self.lines[line..].as_mut_ptr(), self.starts[part.clone()].as_ptr());
+                let tile = Tile { depth, a, step, b, c, rows, columns, accumulate: self.begun, finish: None, ahead };
+                // SAFETY: as above; `lines` has a line for each row.
+                unsafe { P::multiply::<f32, false>(isa, part.len(), &tile) }
+                if self.finished {
+                    let round = Round {
+                        sums: c,
+                        lines: &self.starts[part.clone()],
+                        target: target.wrapping_add(channel),
+                        rows: &self.targets[part],
+                        columns,
+                        finish,
+                    };
+                    // SAFETY: as above.
+                    unsafe { lanes::run(isa, round) }
+                }
             }
         }
         self.begun = true;
@@ -219,59 +254,74 @@ impl Sums<'_> {
 
     /// Makes up for blocks that lie in the padding.
     fn end(self) {
-        if self.begun && (self.finished || self.pass.finish.is_none()) {
+        let apart = !self.starts.is_empty();
+        if self.begun && (self.finished || (self.pass.finish.is_none() && !apart)) {
             return;
         }
         let channel = self.first + self.channels.start;
-        for row in self.targets {
+        let mut zeros = vec![0f32; if apart { 0 } else { self.channels.len() }];
+        for (i, row) in self.targets.iter().enumerate() {
             let start = row + channel;
             // SAFETY: no other task has these rows and channels.
-            let sums = unsafe { self.pass.target.slice(start..start + self.channels.len()) };
+            let target = unsafe { self.pass.target.slice(start..start + self.channels.len()) };
+            let sums = match apart {
+                true => &mut self.lines[self.starts[i]..][..self.channels.len()],
+                false => &mut zeros[..],
+            };
             if !self.begun {
                 sums.fill(0.0);
+            } else if !apart {
+                sums.iter_mut().zip(&*target).for_each(|(sum, y)| *sum = y.wide());
             }
             if let Some(finish) = self.pass.finish {
                 finish.row(sums, channel, start);
             }
+            target.iter_mut().zip(sums).for_each(|(y, sum)| *y = N::narrow(*sum));
         }
     }
 }
 
-impl DensePass<'_> {
+impl<N: Map, P: Of<N>> DensePass<'_, N, P> {
     /// Gathers what `rows` read under a block of pieces. Returns the part of the reduction from the first to the
     /// last piece that any row reads.
-    fn gather(&self, slab: usize, block: usize, rows: &[Row], gathered: &mut [f32]) -> Option<Range<usize>> {
+    fn gather(&self, slab: usize, block: usize, rows: &[Row], gathered: &mut [P]) -> Option<Range<usize>> {
+        vectorised(|| self.gather_pieces(slab, block, rows, gathered))
+    }
+
+    #[inline(always)]
+    fn gather_pieces(&self, slab: usize, block: usize, rows: &[Row], gathered: &mut [P]) -> Option<Range<usize>> {
+        let zero = P::narrow(0.0);
         let pieces = &self.pieces[self.blocks[block].clone()];
         let (pitch, channel) = (self.slabs.source * self.slabs.count, slab * self.slabs.source);
         let origin = pieces[0].start;
         let mut reduced: Option<Range<usize>> = None;
         for piece in pieces {
             let mut reads = false;
-            for (row, line) in rows.iter().zip(gathered.chunks_exact_mut(PITCH)) {
-                let line = &mut line[piece.start - origin..][..piece.len];
+            for (row, line) in rows.iter().zip(gathered.chunks_exact_mut(P::PITCH)) {
+                let line = &mut line[piece.start - origin..][..piece.room];
                 match self.walk.read(row, piece, pitch, channel) {
-                    None => line.fill(0.0),
+                    None => line.fill(zero),
                     Some((start, range)) => {
                         reads = true;
                         let end = start + range.len();
-                        line[..start].fill(0.0);
-                        line[start..end].copy_from_slice(&self.source[range]);
-                        line[end..].fill(0.0);
+                        line[..start].fill(zero);
+                        P::copy(&self.source[range], &mut line[start..end]);
+                        line[end..].fill(zero);
                     }
                 }
             }
             if reads {
                 let start = reduced.map_or(piece.start, |reduced| reduced.start);
-                reduced = Some(start..piece.start + piece.len);
+                reduced = Some(start..piece.start + piece.room);
             }
         }
         reduced
     }
 }
 
-/// Cuts the pieces into blocks of about equal size, at most [`DEPTH`] numbers each.
-fn blocks(pieces: &[Piece]) -> Vec<Range<usize>> {
-    let longest = pieces.iter().map(|piece| piece.len).max().unwrap_or(1);
-    let count = pieces.len().div_ceil(DEPTH / longest);
+/// Cuts the pieces into blocks of about equal size, at most `depth` numbers each.
+fn blocks(pieces: &[Piece], depth: usize) -> Vec<Range<usize>> {
+    let longest = pieces.iter().map(|piece| piece.room).max().unwrap_or(1);
+    let count = pieces.len().div_ceil(depth / longest);
     (0..count).map(|i| part(pieces.len(), count, i)).collect()
 }

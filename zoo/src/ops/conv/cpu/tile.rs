@@ -1,60 +1,57 @@
 //! The micro-kernel: a tile of the product stays in registers while the reduction runs.
 
 use super::finish::FinishFrom;
+use super::panel::Panel;
 use crate::ops::Isa;
-use crate::ops::lanes::Lanes;
+use crate::ops::lanes::{Element, Lanes};
 use crate::ops::parallel::part;
 
-/// One call: `c[rows, columns] (+)= a[rows, depth] * b[depth, columns]`.
-pub(super) struct Tile {
+/// One call: `c[rows, columns] (+)= a[rows, depth] * b[depth, columns]`, of panels of `P`, summed in f32.
+pub(in super::super) struct Tile<P, C = f32> {
+    /// A multiple of [`Panel::SIDE`].
     pub depth: usize,
-    pub a: *const f32,
-    /// Of a transposed `a`, the numbers from one step of the reduction to the next.
+    pub a: *const P,
+    /// Of a transposed `a`, the numbers from one step of the reduction to the next, or from one group of steps that lie
+    /// side by side.
     pub step: usize,
     /// `depth` lines of [`Isa::columns`] numbers.
-    pub b: *const f32,
-    pub c: *mut f32,
+    pub b: *const P,
+    pub c: *mut C,
     /// For each row, where it starts, counted from `c`.
     pub rows: *const usize,
     /// At most [`Isa::columns`].
     pub columns: usize,
-    /// Add to `c` rather than overwrite it.
+    /// Add to `c` rather than overwrite it: a sum of which each part is rounded to `C`.
     pub accumulate: bool,
     /// What becomes of the sums, counted from `c`.
-    pub finish: Option<FinishFrom>,
+    pub finish: Option<FinishFrom<C>>,
     /// What the next calls will read.
     pub ahead: Ahead,
 }
 
-/// Memory that is fetched while a product is summed: some numbers at each step of the reduction.
+/// Memory that is fetched while a product is summed: some bytes at each step of the reduction.
 #[derive(Clone, Copy)]
-pub(super) struct Ahead {
-    start: *const f32,
-    step: usize,
+pub(in super::super) struct Ahead {
+    pub start: *const u8,
+    pub step: usize,
 }
 
 impl Ahead {
-    pub(super) const NOTHING: Ahead = Ahead { start: std::ptr::null(), step: 0 };
+    pub(super) const NOTHING: Self = Ahead { start: std::ptr::null(), step: 0 };
 
     /// The share of call `i` of `calls`, each of `depth` steps, which fetch `numbers` together.
-    pub(super) fn share(numbers: &[f32], calls: usize, i: usize, depth: usize) -> Ahead {
+    pub(super) fn share<N>(numbers: &[N], calls: usize, i: usize, depth: usize) -> Self {
         let part = part(numbers.len(), calls, i);
-        Ahead { start: numbers[part.clone()].as_ptr(), step: part.len().div_ceil(depth.max(1)) }
+        let step = size_of_val(&numbers[part.clone()]).div_ceil(depth.max(1));
+        Ahead { start: numbers[part].as_ptr().cast(), step }
     }
 }
-
-/// Numbers from one row of a row-major `a` to the next: the longest reduction of one call, and a cache
-/// line so that rows do not fall into the same cache set.
-pub(super) const PITCH: usize = DEPTH + 16;
-
-/// The longest reduction of one call with a row-major `a`: a panel of `b` stays in the first-level cache.
-pub(super) const DEPTH: usize = 256;
 
 impl Isa {
     /// Rows of the largest tile.
     pub(super) const fn rows(self) -> usize {
         match self {
-            Isa::Avx512 => 14,
+            Isa::Avx512Bf16 | Isa::Avx512 => 14,
             Isa::Avx2 => 6,
             Isa::Portable => PORTABLE_ROWS,
         }
@@ -63,7 +60,7 @@ impl Isa {
     /// Columns of the largest tile: the width of a panel of `b`.
     pub(super) const fn columns(self) -> usize {
         match self {
-            Isa::Avx512 => 32,
+            Isa::Avx512Bf16 | Isa::Avx512 => 32,
             Isa::Avx2 => 16,
             Isa::Portable => 8,
         }
@@ -78,89 +75,80 @@ impl Isa {
 /// aarch64 has 32 vector registers, SSE2 has 16.
 const PORTABLE_ROWS: usize = if cfg!(target_arch = "aarch64") { 12 } else { 6 };
 
-/// `tile` with `m` rows of `a` at distance [`PITCH`].
+/// `tile` with `m` rows of `a` at distance [`Panel::PITCH`], or with a transposed `a`: each step of the reduction holds
+/// the `m` rows side by side, at distance `tile.step`.
 ///
 /// # Safety
 /// The pointers of `tile` are good for `m` rows, and the CPU has `isa`.
-pub(super) unsafe fn multiply(isa: Isa, m: usize, tile: &Tile) {
+pub(super) unsafe fn multiply<C: Element, const TRANSPOSED: bool>(isa: Isa, m: usize, tile: &Tile<f32, C>) {
     // SAFETY: the caller's promise.
-    unsafe { dispatch!(isa, m, tile, false) }
-}
-
-/// `tile` with a transposed `a`: each step of the reduction holds the `m` rows side by side, at distance
-/// `tile.step`.
-///
-/// # Safety
-/// As of [`multiply`].
-pub(super) unsafe fn multiply_transposed(isa: Isa, m: usize, tile: &Tile) {
-    // SAFETY: the caller's promise.
-    unsafe { dispatch!(isa, m, tile, true) }
+    unsafe { dispatch!(isa, m, tile) }
 }
 
 /// Picks the instance for the instruction set, the number of rows, and one or two vectors of columns.
 macro_rules! dispatch {
-    ($isa:expr, $m:expr, $tile:expr, $transposed:tt) => {
+    ($isa:expr, $m:expr, $tile:expr) => {
         match $isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => rows!(avx512, 16, $m, $tile, $transposed; 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+            Isa::Avx512 | Isa::Avx512Bf16 => rows!(avx512, 16, $m, $tile; 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => rows!(avx2, 8, $m, $tile, $transposed; 1 2 3 4 5 6),
+            Isa::Avx2 => rows!(avx2, 8, $m, $tile; 1 2 3 4 5 6),
             #[cfg(target_arch = "aarch64")]
-            Isa::Portable => rows!(portable, 4, $m, $tile, $transposed; 1 2 3 4 5 6 7 8 9 10 11 12),
+            Isa::Portable => rows!(portable, 4, $m, $tile; 1 2 3 4 5 6 7 8 9 10 11 12),
             #[cfg(not(target_arch = "aarch64"))]
-            Isa::Portable => rows!(portable, 4, $m, $tile, $transposed; 1 2 3 4 5 6),
+            Isa::Portable => rows!(portable, 4, $m, $tile; 1 2 3 4 5 6),
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx512 | Isa::Avx2 => unreachable!("an instruction set of x86-64"),
+            Isa::Avx512Bf16 | Isa::Avx512 | Isa::Avx2 => unreachable!("an instruction set of x86-64"),
         }
     };
 }
 use dispatch;
 
 macro_rules! rows {
-    ($kernel:ident, $width:literal, $m:expr, $tile:expr, $transposed:tt; $($rows:literal)*) => {
+    ($kernel:ident, $width:literal, $m:expr, $tile:expr; $($rows:literal)*) => {
         match ($m, $tile.columns <= $width) {
-            $(($rows, true) => $kernel::<$rows, 1, $transposed>($tile),
-              ($rows, false) => $kernel::<$rows, 2, $transposed>($tile),)*
+            $(($rows, true) => $kernel::<C, $rows, 1, TRANSPOSED>($tile),
+              ($rows, false) => $kernel::<C, $rows, 2, TRANSPOSED>($tile),)*
             (m, _) => unreachable!("no tile has {m} rows"),
         }
     };
 }
-use rows;
+pub(super) use rows;
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-unsafe fn avx512<const M: usize, const V: usize, const TRANSPOSED: bool>(tile: &Tile) {
+unsafe fn avx512<C: Element, const M: usize, const V: usize, const TRANSPOSED: bool>(tile: &Tile<f32, C>) {
     // SAFETY: the caller's promise, and this function has the instructions.
-    unsafe { run::<std::arch::x86_64::__m512, M, V, TRANSPOSED>(tile) }
+    unsafe { run::<std::arch::x86_64::__m512, C, M, V, TRANSPOSED>(tile) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn avx2<const M: usize, const V: usize, const TRANSPOSED: bool>(tile: &Tile) {
+unsafe fn avx2<C: Element, const M: usize, const V: usize, const TRANSPOSED: bool>(tile: &Tile<f32, C>) {
     // SAFETY: the caller's promise, and this function has the instructions.
-    unsafe { run::<std::arch::x86_64::__m256, M, V, TRANSPOSED>(tile) }
+    unsafe { run::<std::arch::x86_64::__m256, C, M, V, TRANSPOSED>(tile) }
 }
 
-unsafe fn portable<const M: usize, const V: usize, const TRANSPOSED: bool>(tile: &Tile) {
+unsafe fn portable<C: Element, const M: usize, const V: usize, const TRANSPOSED: bool>(tile: &Tile<f32, C>) {
     // SAFETY: the caller's promise.
-    unsafe { run::<[f32; 4], M, V, TRANSPOSED>(tile) }
+    unsafe { run::<[f32; 4], C, M, V, TRANSPOSED>(tile) }
 }
 
 /// `M` rows and `V` vectors of columns.
 #[inline(always)]
-unsafe fn run<L: Lanes, const M: usize, const V: usize, const TRANSPOSED: bool>(tile: &Tile) {
+unsafe fn run<L: Lanes, C: Element, const M: usize, const V: usize, const TRANSPOSED: bool>(tile: &Tile<f32, C>) {
     // SAFETY: the caller has the instructions of `L`, and `tile` describes memory that is there: `a` and `b`
     // for `depth` steps, `c` for the rows and columns.
     unsafe {
         // Constants where they can be, so that the loads of one step have immediate offsets.
-        let (pitch, step) = if TRANSPOSED { (1, tile.step) } else { (PITCH, 1) };
+        let (pitch, step) = if TRANSPOSED { (1, tile.step) } else { (f32::PITCH, 1) };
         let mut sums = [[L::splat(0.0); V]; M];
         let (mut a, mut b, mut ahead) = (tile.a, tile.b, tile.ahead.start);
         // Where the sums will go is on its way while they are summed.
         for i in 0..M {
             let row = *tile.rows.add(i);
             for v in 0..V {
-                L::prefetch(tile.c.wrapping_add(row + v * L::WIDTH));
+                L::prefetch(tile.c.wrapping_add(row + v * L::WIDTH).cast());
                 if let Some(finish) = &tile.finish {
                     finish.prefetch::<L>(row + v * L::WIDTH);
                 }
@@ -176,10 +164,24 @@ unsafe fn run<L: Lanes, const M: usize, const V: usize, const TRANSPOSED: bool>(
             }
             a = a.add(step);
             b = b.add(2 * L::WIDTH);
-            L::prefetch_far(ahead);
+            L::prefetch_far(ahead.cast());
             ahead = ahead.wrapping_add(tile.ahead.step);
         }
-        // By value: a reference to the sums would keep them in memory, not in registers.
+        write::<L, C, M, V, f32>(sums, tile);
+    }
+}
+
+/// The end of a call. By value: a reference to the sums would keep them in memory, not in registers.
+///
+/// # Safety
+/// As of [`multiply`].
+#[inline(always)]
+pub(super) unsafe fn write<L: Lanes, C: Element, const M: usize, const V: usize, P>(
+    sums: [[L; V]; M],
+    tile: &Tile<P, C>,
+) {
+    // SAFETY: the caller has the instructions of `L`, and `c` is there for the rows and columns.
+    unsafe {
         if tile.columns == V * L::WIDTH {
             for (i, row) in sums.into_iter().enumerate() {
                 let row_start = *tile.rows.add(i);
@@ -187,10 +189,10 @@ unsafe fn run<L: Lanes, const M: usize, const V: usize, const TRANSPOSED: bool>(
                 for (v, sum) in row.into_iter().enumerate() {
                     let column = v * L::WIDTH;
                     let c = c.add(column);
-                    let sum = if tile.accumulate { L::load(c).add(sum) } else { sum };
+                    let sum = if tile.accumulate { C::load::<L>(c).add(sum) } else { sum };
                     match &tile.finish {
-                        None => sum.store(c),
-                        Some(finish) => finish.vector(sum, column, row_start + column).store(c),
+                        None => C::store(sum, c),
+                        Some(finish) => C::store(finish.vector(sum, column, row_start + column), c),
                     }
                 }
             }
@@ -203,11 +205,11 @@ unsafe fn run<L: Lanes, const M: usize, const V: usize, const TRANSPOSED: bool>(
                 let row_start = *tile.rows.add(i);
                 let c = tile.c.add(row_start);
                 for (j, sum) in line.into_iter().enumerate().take(tile.columns) {
-                    let sum = if tile.accumulate { *c.add(j) + sum } else { sum };
-                    *c.add(j) = match &tile.finish {
+                    let sum = if tile.accumulate { (*c.add(j)).wide() + sum } else { sum };
+                    *c.add(j) = C::narrow(match &tile.finish {
                         None => sum,
                         Some(finish) => finish.one(sum, j, row_start + j),
-                    };
+                    });
                 }
             }
         }

@@ -51,10 +51,20 @@ pub(super) struct Piece {
     /// Where it starts in the reduction.
     pub start: usize,
     pub len: usize,
+    /// What it takes in the reduction: its numbers, and zeros up to a multiple of what lies side by side.
+    pub room: usize,
     offset: [isize; 3],
     /// Taps along the last axis.
     taps: usize,
     channel: usize,
+}
+
+/// What is summed up: channels of taps, and what fills them up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Reduction {
+    /// Of each tap its index in the kernel's volume, and where its channels begin.
+    pub taps: Vec<(usize, usize)>,
+    pub len: usize,
 }
 
 impl Walk {
@@ -175,9 +185,10 @@ impl Walk {
         order
     }
 
-    /// Cuts the reduction over taps and `channels` into pieces of at most `limit` numbers. `adjacent` says
-    /// that pixels hold nothing but these channels, so that neighbouring taps lie side by side.
-    pub(super) fn pieces(&self, channels: usize, adjacent: bool, limit: usize) -> Vec<Piece> {
+    /// Cuts the reduction over taps and `channels` into pieces of at most `limit` numbers, each of which starts at a
+    /// multiple of `side`, as does `limit`. `adjacent` says that pixels hold nothing but these channels, so that
+    /// neighbouring taps are one piece.
+    pub(super) fn pieces(&self, channels: usize, adjacent: bool, limit: usize, side: usize) -> Vec<Piece> {
         let [depth, height, width] = &self.taps;
         let run = width.windows(2).all(|pair| pair[1].offset - pair[0].offset == 1);
         let joined = adjacent && run && !self.by_position && width.len() * channels <= limit;
@@ -190,14 +201,24 @@ impl Walk {
                 for w in width.iter().step_by(taps) {
                     let offset = [d.offset, h.offset, w.offset];
                     for i in 0..parts {
-                        let range = crate::ops::parallel::part(taps * channels, parts, i);
-                        pieces.push(Piece { start, len: range.len(), offset, taps, channel: range.start });
-                        start += range.len();
+                        let range = crate::ops::parallel::part((taps * channels).div_ceil(side), parts, i);
+                        let (channel, room) = (range.start * side, range.len() * side);
+                        let len = room.min(taps * channels - channel);
+                        pieces.push(Piece { start, len, room, offset, taps, channel });
+                        start += room;
                     }
                 }
             }
         }
         pieces
+    }
+
+    /// Where the kernel's taps lie in the reduction over `channels` that was cut into `pieces`.
+    pub(super) fn reduction(&self, kernel: [usize; 3], channels: usize, pieces: &[Piece]) -> Reduction {
+        let firsts = pieces.iter().filter(|piece| piece.channel == 0);
+        let starts = firsts.flat_map(|piece| (0..piece.taps).map(|tap| piece.start + tap * channels));
+        let taps = self.kernel_taps(kernel).into_iter().zip(starts).collect();
+        Reduction { taps, len: pieces.iter().map(|piece| piece.room).sum() }
     }
 
     /// The rows of `range`, in the walk's order.

@@ -3,40 +3,43 @@
 
 use super::super::Problem;
 use super::pack::{Pass, unpack};
-use super::tile::{Ahead, DEPTH, Tile, multiply_transposed};
+use super::panel::{Map, Of, Panel};
+use super::tile::{Ahead, Tile};
 use super::walk::{Piece, Row, Walk};
 use super::{Slabs, TASKS};
 use crate::ops::Isa;
-use crate::ops::parallel::{Disjoint, part, with_scratch};
+use crate::ops::isa::vectorised;
+use crate::ops::parallel::{Disjoint, part, with_scratch, with_scratch_of};
 use rayon::prelude::*;
 use std::ops::Range;
 
 /// Pixels that one call of the micro-kernel reduces in the weight gradient: both its operands stay in the
-/// first-level cache.
+/// first-level cache. Of numbers of half the size twice as many.
 const PIXELS: usize = 192;
 
 /// Sums of a weight gradient, in numbers, that may be kept beside each other for ranges of pixels.
 const SPLIT_SUMS: usize = 1 << 21;
 
-/// Writes `dw[O, C / G, taps]`.
-pub(super) fn dense(isa: Isa, problem: &Problem, walk: &Walk, x: &[f32], dy: &[f32], dw: Disjoint) {
+/// Writes `dw[O, C / G, taps]`, summed up from panels of `P`.
+pub(super) fn dense<N: Map, P: Of<N>>(isa: Isa, problem: &Problem, walk: &Walk, x: &[N], dy: &[N], dw: Disjoint) {
     let slabs = Slabs::new(isa, problem, Pass::Forward);
     let taps = walk.kernel_taps(problem.kernel);
     let depth = taps.len() * slabs.source;
     let len = slabs.count * depth * slabs.target;
 
     // Ranges of pixels, chosen by the shape alone: they fix the order of the sums.
-    let block = walk.block(PIXELS);
+    let block = walk.block(PIXELS * size_of::<f32>() / size_of::<P>());
+    let block_room = P::room(block);
     let pixel_blocks = walk.len().div_ceil(block);
     let splits = (SPLIT_SUMS / len.max(1)).min(pixel_blocks).clamp(1, TASKS);
-    let pieces = walk.pieces(slabs.source, slabs.count == 1, DEPTH);
+    let pieces = walk.pieces(slabs.source, slabs.count == 1, f32::DEPTH, 1);
     let piece_parts = TASKS.div_ceil(splits * slabs.count).min(pieces.len()).max(1);
     let columns = isa.columns();
     let panels = slabs.target.div_ceil(columns);
     let panel_len = panels * columns;
 
     let sums_of = |sums: Disjoint| {
-        let compute = |packed: Option<&[f32]>| {
+        let compute = |packed: Option<&[P]>| {
             (0..splits * slabs.count * piece_parts).into_par_iter().with_max_len(1).for_each(|task| {
                 let (piece_part, task) = (task % piece_parts, task / piece_parts);
                 let (slab, split) = (task % slabs.count, task / slabs.count);
@@ -60,13 +63,15 @@ pub(super) fn dense(isa: Isa, problem: &Problem, walk: &Walk, x: &[f32], dy: &[f
             compute(None);
         } else {
             // Several tasks read the same rows of dy: pack them once for all.
-            with_scratch(slabs.count * walk.len() * panel_len, |packed| {
-                for (slab, packed) in packed.chunks_exact_mut((walk.len() * panel_len).max(1)).enumerate() {
-                    packed.par_chunks_mut(block * panel_len).enumerate().for_each_init(
+            let slab_len = pixel_blocks * block_room * panel_len;
+            with_scratch_of(slabs.count * slab_len, |packed: &mut [P]| {
+                for (slab, packed) in packed.chunks_exact_mut(slab_len.max(1)).enumerate() {
+                    packed.par_chunks_mut(block_room * panel_len).enumerate().for_each_init(
                         Vec::new,
                         |rows, (i, packed)| {
                             walk.rows(i * block..((i + 1) * block).min(walk.len()), rows);
-                            pack_gradient(&slabs, slab, columns, rows, dy, packed);
+                            let packed = &mut packed[..P::room(rows.len()) * panel_len];
+                            vectorised(|| pack_gradient(&slabs, slab, columns, rows, dy, packed));
                         },
                     );
                 }
@@ -92,20 +97,34 @@ pub(super) fn dense(isa: Isa, problem: &Problem, walk: &Walk, x: &[f32], dy: &[f
 /// Sums that one task adds up over the splits.
 const CHUNK: usize = 8192;
 
-/// Packs the slab's channels of the rows of `dy` into `[panel, row, columns]`.
-fn pack_gradient(slabs: &Slabs, slab: usize, columns: usize, rows: &[Row], dy: &[f32], packed: &mut [f32]) {
-    for (panel, packed) in packed.chunks_exact_mut(rows.len() * columns).enumerate() {
+/// Packs the slab's channels of the rows of `dy` into `[panel, row, columns]`, some rows side by side.
+#[inline(always)]
+fn pack_gradient<N: Map, P: Of<N>>(
+    slabs: &Slabs,
+    slab: usize,
+    columns: usize,
+    rows: &[Row],
+    dy: &[N],
+    packed: &mut [P],
+) {
+    for (panel, packed) in packed.chunks_exact_mut(P::room(rows.len()) * columns).enumerate() {
         let len = columns.min(slabs.target - panel * columns);
         let start = slab * slabs.target + panel * columns;
-        for (row, line) in rows.iter().zip(packed.chunks_exact_mut(columns)) {
-            line[..len].copy_from_slice(&dy[row.target * slabs.target * slabs.count + start..][..len]);
-            line[len..].fill(0.0);
+        for (rows, line) in rows.chunks(P::SIDE).zip(packed.chunks_exact_mut(P::SIDE * columns)) {
+            let of = |row: &Row| &dy[row.target * slabs.target * slabs.count + start..][..len];
+            let (line, rest) = line.split_at_mut(P::SIDE * len);
+            match rows {
+                [row, next, ..] => P::lay(&[of(row), of(next)], line),
+                [row] => P::lay(&[of(row)], line),
+                [] => {}
+            }
+            rest.fill(P::narrow(0.0));
         }
     }
 }
 
 /// The sums of one slab under some pieces.
-struct WeightTask<'a> {
+struct WeightTask<'a, N, P> {
     isa: Isa,
     walk: &'a Walk,
     pieces: &'a [Piece],
@@ -113,16 +132,16 @@ struct WeightTask<'a> {
     block: usize,
     slabs: &'a Slabs,
     slab: usize,
-    x: &'a [f32],
-    dy: &'a [f32],
+    x: &'a [N],
+    dy: &'a [N],
     /// All of `dy`, where it was packed before.
-    packed: Option<&'a [f32]>,
+    packed: Option<&'a [P]>,
     /// `[tap x channel, slab's output channels]` from `sums_start` on.
     sums: Disjoint<'a>,
     sums_start: usize,
 }
 
-impl WeightTask<'_> {
+impl<N: Map, P: Of<N>> WeightTask<'_, N, P> {
     /// Sums over the pixels of `blocks`.
     fn run(&self, blocks: Range<usize>) {
         let (columns, line) = (self.isa.columns(), self.isa.line());
@@ -132,34 +151,32 @@ impl WeightTask<'_> {
         let distances: Vec<usize> = (0..self.isa.rows()).map(|row| row * self.slabs.target).collect();
         let mut started = vec![false; self.pieces.len()];
         let mut rows = Vec::new();
-        let own_len = if self.packed.is_none() { self.block * panel_len } else { 0 };
-        let gathered_len = longest.div_ceil(self.isa.rows()) * self.block * line;
-        with_scratch(own_len + gathered_len, |scratch| {
+        let block_room = P::room(self.block);
+        let own_len = if self.packed.is_none() { block_room * panel_len } else { 0 };
+        let gathered_len = longest.div_ceil(self.isa.rows()) * block_room * line;
+        with_scratch_of(own_len + gathered_len, |scratch: &mut [P]| {
             let (own, gathered) = scratch.split_at_mut(own_len);
             for block in blocks {
                 let range = block * self.block..((block + 1) * self.block).min(self.walk.len());
                 self.walk.rows(range.clone(), &mut rows);
+                let room = P::room(rows.len());
                 let dy = match self.packed {
-                    Some(packed) => &packed[(self.slab * self.walk.len() + range.start) * panel_len..],
+                    Some(packed) => {
+                        let blocks = self.walk.len().div_ceil(self.block);
+                        &packed[(self.slab * blocks + block) * block_room * panel_len..]
+                    }
                     None => {
-                        pack_gradient(
-                            self.slabs,
-                            self.slab,
-                            columns,
-                            &rows,
-                            self.dy,
-                            &mut own[..rows.len() * panel_len],
-                        );
+                        let own = &mut own[..room * panel_len];
+                        vectorised(|| pack_gradient(self.slabs, self.slab, columns, &rows, self.dy, own));
                         &*own
                     }
                 };
                 for (piece, started) in self.pieces.iter().zip(&mut started) {
                     let tiles = tiles_of(piece);
-                    let Some(read) = self.gather(piece, &rows, &mut gathered[..tiles * rows.len() * line]) else {
-                        continue;
-                    };
+                    let gathered = &mut gathered[..tiles * room * line];
+                    let Some(read) = vectorised(|| self.gather(piece, &rows, gathered)) else { continue };
                     for panel in 0..panel_len / columns {
-                        let b = &dy[(panel * rows.len() + read.start) * columns..][..read.len() * columns];
+                        let b = &dy[(panel * room + read.start) * columns..][..read.len() * columns];
                         let tile_columns = columns.min(self.slabs.target - panel * columns);
                         for i in 0..tiles {
                             let part = part(piece.len, tiles, i);
@@ -167,8 +184,8 @@ impl WeightTask<'_> {
                                 self.sums_start + (piece.start + part.start) * self.slabs.target + panel * columns;
                             let tile = Tile {
                                 depth: read.len(),
-                                a: gathered[(i * rows.len() + read.start) * line..].as_ptr(),
-                                step: line,
+                                a: gathered[(i * room + read.start) * line..].as_ptr(),
+                                step: line * P::SIDE,
                                 b: b.as_ptr(),
                                 c: self.sums.at(start, (part.len() - 1) * self.slabs.target + tile_columns),
                                 rows: distances.as_ptr(),
@@ -179,7 +196,7 @@ impl WeightTask<'_> {
                             };
                             // SAFETY: `gathered` and `b` hold the pixels of `read`; `at` checked the sums, which
                             // no other task has; a tile has at most `isa.rows()` rows.
-                            unsafe { multiply_transposed(self.isa, part.len(), &tile) }
+                            unsafe { P::multiply::<f32, true>(self.isa, part.len(), &tile) }
                         }
                     }
                     *started = true;
@@ -193,34 +210,69 @@ impl WeightTask<'_> {
         }
     }
 
-    /// Gathers what `rows` read under `piece` into `[tile, row, line]`. Returns the rows from the first to the
-    /// last that reads anything.
-    fn gather(&self, piece: &Piece, rows: &[Row], gathered: &mut [f32]) -> Option<Range<usize>> {
+    /// Gathers what `rows` read under `piece` into `[tile, row, line]`, some rows side by side. Returns the rows from the
+    /// first to the last that reads anything, and what lies beside them.
+    #[inline(always)]
+    fn gather(&self, piece: &Piece, rows: &[Row], gathered: &mut [P]) -> Option<Range<usize>> {
         let (line, tiles) = (self.isa.line(), piece.len.div_ceil(self.isa.rows()));
         let parts: Vec<Range<usize>> = (0..tiles).map(|i| part(piece.len, tiles, i)).collect();
+        // What all lines of a pixel take, counted from its first number.
+        let span = parts[tiles - 1].start + line;
         let (pitch, channel) = (self.slabs.source * self.slabs.count, self.slab * self.slabs.source);
+        let room = P::room(rows.len());
         let mut read: Option<Range<usize>> = None;
-        for (i, row) in rows.iter().enumerate() {
-            let lines = gathered[i * line..].chunks_mut(rows.len() * line).map(|lines| &mut lines[..line]);
-            let Some((start, range)) = self.walk.read(row, piece, pitch, channel) else {
-                lines.for_each(|line| line.fill(0.0));
+        // What does not lie in the source as the kernel reads it.
+        let mut edges = [[N::narrow(0.0); LINE]; 2];
+        for (i, rows) in rows.chunks(P::SIDE).enumerate() {
+            let i = i * P::SIDE;
+            let reads = |row: &Row| self.walk.read(row, piece, pitch, channel);
+            let sides = [rows.first().and_then(reads), rows.get(1).and_then(reads)];
+            let lines = gathered[i * line..].chunks_mut(room * line).map(|lines| &mut lines[..P::SIDE * line]);
+            if sides.iter().all(Option::is_none) {
+                lines.for_each(|line| line.fill(P::narrow(0.0)));
                 continue;
-            };
-            read = Some(read.map_or(i, |read| read.start)..i + 1);
+            }
+            read = Some(read.map_or(i, |read| read.start)..i + P::SIDE);
             // Whole lines are copied where there are any: the kernel reads only the tile's rows of them.
-            if range.len() == piece.len && range.start + parts[tiles - 1].start + line <= self.x.len() {
-                for (part, line) in parts.iter().zip(lines) {
-                    line.copy_from_slice(&self.x[range.start + part.start..][..line.len()]);
+            let whole = sides.each_ref().map(|side| self.whole(piece, side, span));
+            match whole {
+                [Some(first), Some(second)] => {
+                    for (part, to) in parts.iter().zip(lines) {
+                        P::lay(&[&first[part.start..][..line], &second[part.start..][..line]][..P::SIDE], to);
+                    }
                 }
-            } else {
-                for (part, line) in parts.iter().zip(lines) {
-                    for (value, at) in line.iter_mut().zip(part.clone()) {
-                        let inside = at >= start && at < start + range.len();
-                        *value = if inside { self.x[range.start + at - start] } else { 0.0 };
+                [Some(first), None] if P::SIDE == 1 => {
+                    for (part, to) in parts.iter().zip(lines) {
+                        P::lay(&[&first[part.start..][..line]], to);
+                    }
+                }
+                _ => {
+                    for (part, to) in parts.iter().zip(lines) {
+                        sides.iter().zip(&mut edges).for_each(|(side, edge)| fill_edge(self.x, side, part, edge));
+                        P::lay(&[&edges[0][..line], &edges[1][..line]][..P::SIDE], to);
                     }
                 }
             }
         }
         read
+    }
+
+    /// The `span` numbers from the first one of a piece on, where all of the piece lies in the source.
+    #[inline(always)]
+    fn whole(&self, piece: &Piece, read: &Option<(usize, Range<usize>)>, span: usize) -> Option<&[N]> {
+        let (_, range) = read.as_ref().filter(|(_, range)| range.len() == piece.len)?;
+        self.x.get(range.start..range.start + span)
+    }
+}
+
+/// Numbers of a line, at most.
+const LINE: usize = 16;
+
+/// The numbers `part` of what is read, zeros where nothing is.
+#[inline(always)]
+fn fill_edge<N: Map>(x: &[N], read: &Option<(usize, Range<usize>)>, part: &Range<usize>, edge: &mut [N; LINE]) {
+    for (value, at) in edge.iter_mut().zip(part.clone()) {
+        let inside = read.as_ref().filter(|(start, range)| at >= *start && at < start + range.len());
+        *value = inside.map_or(N::narrow(0.0), |(start, range)| x[range.start + at - start]);
     }
 }

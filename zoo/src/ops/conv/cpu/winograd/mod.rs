@@ -13,10 +13,11 @@ use super::TASKS;
 use super::filters::{Form, Weight};
 use super::finish::{Finish, FinishFrom};
 use super::pack::Pass;
-use super::tile::{Ahead, DEPTH, PITCH, Tile, multiply};
+use super::panel::Panel;
+use super::tile::{Ahead, Tile};
 use crate::ops::Isa;
-use crate::ops::lanes::{self, Kernel, Lanes};
-use crate::ops::parallel::{Disjoint, part, with_scratch};
+use crate::ops::lanes::{self, Element, Kernel, Lanes};
+use crate::ops::parallel::{Disjoint, part, with_scratch, with_scratch_of};
 use rayon::prelude::*;
 use std::ops::Range;
 use transform::{OUTPUTS, POINTS, TAPS, in_both_axes};
@@ -145,6 +146,8 @@ struct Layout {
     /// The reduction's blocks: how many, and how many numbers each but the last has.
     blocks: usize,
     block: usize,
+    /// Tiles that lie side by side, number by number: those are steps of a reduction over tiles.
+    side: usize,
 }
 
 impl Layout {
@@ -159,24 +162,24 @@ impl Layout {
 
     /// The numbers of `tile` from number `k` of the reduction on, at the first point.
     fn at(&self, tile: usize, k: usize) -> usize {
-        (k / self.block * self.tiles + tile) * self.pitch + k % self.block
+        (k / self.block * self.tiles + tile / self.side * self.side) * self.pitch + k % self.block * self.side
     }
 }
 
-/// Writes all channels of all targets.
-pub(super) fn pass(
+/// Writes all channels of all targets, from products of `P`.
+pub(super) fn pass<N: Element, P: Panel>(
     isa: Isa,
     problem: &Problem,
     pass: Pass,
     winograd: &Winograd,
-    source: &[f32],
+    source: &[N],
     weight: Weight,
-    finish: Option<Finish>,
-    target: Disjoint,
+    finish: Option<Finish<N>>,
+    target: Disjoint<N>,
 ) {
     let columns = isa.columns();
     let (depth, panels) = (winograd.depth(), winograd.target_channels.div_ceil(columns));
-    let blocks = depth.div_ceil(DEPTH);
+    let blocks = depth.div_ceil(P::DEPTH);
     let block = depth.div_ceil(blocks * VECTOR) * VECTOR;
     // With many channels the filters are the large operand: the transformed source is then made once for all
     // tasks, which share out the target's channels.
@@ -186,24 +189,24 @@ pub(super) fn pass(
     let most = if shared { SHARED_TILES } else { OWN_TILES };
     let least_blocks = if shared { 1 } else { TASKS };
     let tiles = winograd.len().div_ceil(winograd.len().div_ceil(most).max(least_blocks)).max(1);
-    let layout = Layout { tiles, pitch: PITCH, blocks, block };
+    let layout = Layout { tiles, pitch: P::PITCH, blocks, block, side: 1 };
     let task = PassTask { isa, winograd, layout, source, target, finish };
     let range = |i: usize| i * tiles..((i + 1) * tiles).min(winograd.len());
     let of_chunk = |i: usize| Filters { depth, columns, panels: i * chunk..((i + 1) * chunk).min(panels) };
     let chunk_len = of_chunk(0).len();
-    let transform_chunk = |chunk: usize, filters: &mut [f32]| {
+    let transform_chunk = |chunk: usize, filters: &mut [P]| {
         of_chunk(chunk).transform(isa, problem, pass, winograd, weight.values, filters);
     };
-    let transform_all = |all: &mut [f32]| {
+    let transform_all = |all: &mut [P]| {
         all.chunks_mut(chunk_len).enumerate().for_each(|(chunk, filters)| transform_chunk(chunk, filters));
     };
 
     let all_blocks = winograd.len().div_ceil(tiles);
-    let form = || Form::Winograd(isa, chunk);
+    let form = || Form::Winograd(isa, P::DTYPE, chunk);
     if !shared {
         weight.with_filters(form, chunk_len, transform_all, |transformed| {
             (0..all_blocks).into_par_iter().with_max_len(1).for_each(|i| {
-                with_scratch(layout.len(), |points| {
+                with_scratch_of(layout.len(), |points: &mut [P]| {
                     task.transform(range(i), 0, Disjoint::new(points));
                     task.multiply(range(i), points, &of_chunk(0), transformed);
                 });
@@ -212,14 +215,14 @@ pub(super) fn pass(
         return;
     }
     // As many blocks of tiles at a time as fit into the last-level cache.
-    let group = (SHARED_POINTS / layout.len()).clamp(1, all_blocks.max(1));
+    let group = (SHARED_POINTS / size_of::<P>() / layout.len()).clamp(1, all_blocks.max(1));
     // Filters that are read once only are transformed by the task that reads them, and stay in its cache.
     let once = group == all_blocks && weight.kept.is_none();
     let all_len = if once { 0 } else { chunks * chunk_len };
     weight.with_filters(form, all_len, transform_all, |transformed| {
         for first in (0..all_blocks).step_by(group) {
             let blocks = first..(first + group).min(all_blocks);
-            with_scratch(blocks.len() * layout.len(), |points| {
+            with_scratch_of(blocks.len() * layout.len(), |points: &mut [P]| {
                 points.par_chunks_mut(layout.len()).enumerate().for_each(|(i, points)| {
                     let (range, points) = (range(first + i), Disjoint::new(points));
                     (0..PARTS).into_par_iter().with_max_len(1).for_each(|p| {
@@ -230,7 +233,7 @@ pub(super) fn pass(
                 let of_block = |i: usize| &points[(i - first) * layout.len()..][..layout.len()];
                 if once {
                     (0..chunks).into_par_iter().with_max_len(1).for_each(|chunk| {
-                        with_scratch(chunk_len, |transformed| {
+                        with_scratch_of(chunk_len, |transformed: &mut [P]| {
                             transform_chunk(chunk, transformed);
                             for i in blocks.clone() {
                                 task.multiply(range(i), of_block(i), &of_chunk(chunk), transformed);
@@ -255,12 +258,12 @@ const OWN_TILES: usize = 28;
 /// Tiles of a block that tasks share, and the target channels that each of them takes.
 const SHARED_TILES: usize = 70;
 const SHARED_CHANNELS: usize = 64;
-/// Numbers of transformed source that are made at a time.
-const SHARED_POINTS: usize = 4 << 20;
+/// Bytes of transformed source that are made at a time.
+const SHARED_POINTS: usize = 16 << 20;
 /// Into so many pieces the transform of a shared block is cut.
 const PARTS: usize = 4;
 
-/// Transformed filters: `[point, panel of target channels, depth, columns]`.
+/// Transformed filters: `[point, panel of target channels, depth, columns]`, some steps of the depth side by side.
 #[derive(Debug, Clone)]
 struct Filters {
     depth: usize,
@@ -279,14 +282,14 @@ impl Filters {
         AREA * self.point()
     }
 
-    fn transform(
+    fn transform<P: Panel>(
         &self,
         isa: Isa,
         problem: &Problem,
         pass: Pass,
         winograd: &Winograd,
         weight: &[f32],
-        transformed: &mut [f32],
+        transformed: &mut [P],
     ) {
         let (volume, in_channels) = (problem.taps(), problem.channels);
         let (depth_taps, source, target) = (winograd.depth_taps, winograd.source_channels, winograd.target_channels);
@@ -296,7 +299,9 @@ impl Filters {
             let (panel, block) = (self.panels.start + task / blocks, task % blocks);
             let targets = panel * self.columns..((panel + 1) * self.columns).min(target);
             let sources = block * VECTOR..(block + 1) * VECTOR;
-            // `[tap, source, column]`: stays in the first-level cache.
+            // `[tap, source, column]`, some sources side by side: stays in the first-level cache.
+            let at =
+                |source: usize, target: usize| (source / P::SIDE * self.columns + target) * P::SIDE + source % P::SIDE;
             with_scratch(volume * VECTOR * self.columns, |taps| {
                 if targets.len() < self.columns {
                     taps.fill(0.0);
@@ -312,12 +317,12 @@ impl Filters {
                         match pass {
                             Pass::Forward => {
                                 for (tap, &value) in filter.iter().enumerate() {
-                                    taps[(tap * VECTOR + channel) * self.columns + out] = value;
+                                    taps[tap * VECTOR * self.columns + at(channel, out)] = value;
                                 }
                             }
                             Pass::DataGradient => {
                                 for (tap, &value) in filter.iter().rev().enumerate() {
-                                    taps[(tap * VECTOR + out) * self.columns + channel] = value;
+                                    taps[tap * VECTOR * self.columns + at(out, channel)] = value;
                                 }
                             }
                         }
@@ -342,16 +347,16 @@ impl Filters {
 }
 
 /// Transforms the filters of some source channels to the target channels of one panel.
-struct TransformFilters {
+struct TransformFilters<P> {
     taps: *const f32,
     /// Numbers of each tap, and of each point.
     len: usize,
-    transformed: *mut f32,
+    transformed: *mut P,
     /// Numbers from one point to the next.
     point: usize,
 }
 
-impl Kernel for TransformFilters {
+impl<P: Panel> Kernel for TransformFilters<P> {
     /// # Safety
     /// Nine taps of `len` numbers lie at `taps`, and there is space for the points.
     #[inline(always)]
@@ -369,23 +374,23 @@ impl Kernel for TransformFilters {
 
 /// What the tasks of a pass have in common.
 #[derive(Clone, Copy)]
-struct PassTask<'a> {
+struct PassTask<'a, N> {
     isa: Isa,
     winograd: &'a Winograd,
     layout: Layout,
-    source: &'a [f32],
-    target: Disjoint<'a>,
-    finish: Option<Finish<'a>>,
+    source: &'a [N],
+    target: Disjoint<'a, N>,
+    finish: Option<Finish<'a, N>>,
 }
 
-impl PassTask<'_> {
+impl<N: Element> PassTask<'_, N> {
     /// Transforms what the tiles of `range` read. The first of them is number `first` of its block.
-    fn transform(&self, range: Range<usize>, first: usize, points: Disjoint) {
+    fn transform<P: Panel>(&self, range: Range<usize>, first: usize, points: Disjoint<P>) {
         transform_source(self.isa, self.winograd, self.source, range, first, &self.layout, points);
     }
 
     /// Multiplies the transformed tiles of `range` with transformed filters and transforms back.
-    fn multiply(&self, range: Range<usize>, points: &[f32], filters: &Filters, transformed: &[f32]) {
+    fn multiply<P: Panel>(&self, range: Range<usize>, points: &[P], filters: &Filters, transformed: &[P]) {
         let Filters { depth, columns, ref panels } = *filters;
         let channels = panels.start * columns..(panels.end * columns).min(self.winograd.target_channels);
         let pitch = panels.len() * columns + VECTOR;
@@ -419,7 +424,7 @@ impl PassTask<'_> {
                             };
                             // SAFETY: `points` holds the rows at PITCH, `b` the reduction, and `products` has a
                             // line for each row; a tile has at most `isa.rows()` rows.
-                            unsafe { multiply(self.isa, rows.len(), &tile) }
+                            unsafe { P::multiply::<f32, false>(self.isa, rows.len(), &tile) }
                         }
                     }
                 }
@@ -450,26 +455,26 @@ impl PassTask<'_> {
 }
 
 /// Transforms what the tiles of `range` read of `source` into `points`, from tile number `first` of the layout on.
-fn transform_source(
+fn transform_source<N: Element, P: Panel>(
     isa: Isa,
     winograd: &Winograd,
-    source: &[f32],
+    source: &[N],
     range: Range<usize>,
     first: usize,
     layout: &Layout,
-    points: Disjoint,
+    points: Disjoint<P>,
 ) {
     let channels = winograd.source_channels;
     let [source_depth, height, width] = winograd.source.map(|extent| extent as isize);
-    with_scratch(channels, |zeros| {
-        zeros.fill(0.0);
+    with_scratch_of(channels, |zeros: &mut [N]| {
+        zeros.fill(N::narrow(0.0));
         for (i, tile) in range.enumerate() {
             let place = winograd.tile(tile);
             for tap in 0..winograd.depth_taps {
                 let depth = (place.depth + tap) as isize - winograd.padding[0];
                 let first_row = place.at[0] as isize - winograd.padding[1];
                 let first_column = place.at[1] as isize - winograd.padding[2];
-                let pixel = |i: usize, j: usize| -> *const f32 {
+                let pixel = |i: usize, j: usize| -> *const N {
                     let (row, column) = (first_row + i as isize, first_column + j as isize);
                     let inside = (0..source_depth).contains(&depth)
                         && (0..height).contains(&row)
@@ -496,17 +501,17 @@ fn transform_source(
 }
 
 /// Transforms one tile of one depth of the source.
-struct TransformSource<'a> {
-    pixels: [[*const f32; POINTS]; POINTS],
+struct TransformSource<'a, N, P> {
+    pixels: [[*const N; POINTS]; POINTS],
     channels: usize,
     /// Where these channels begin in the reduction.
     reduction: usize,
     tile: usize,
     layout: &'a Layout,
-    points: *mut f32,
+    points: *mut P,
 }
 
-impl Kernel for TransformSource<'_> {
+impl<N: Element, P: Panel> Kernel for TransformSource<'_, N, P> {
     /// # Safety
     /// `channels` numbers, a multiple of [`VECTOR`], lie at each pixel, and `points` has space for the layout.
     #[inline(always)]
@@ -518,22 +523,25 @@ impl Kernel for TransformSource<'_> {
                 let tile = transform::load_pixels(&self.pixels, channel);
                 let values = in_both_axes::<transform::Input, L, POINTS, POINTS>(tile);
                 let points = self.points.add(self.layout.at(self.tile, self.reduction + channel));
-                transform::store(&values, points, point);
+                match self.layout.side {
+                    1 => transform::store(&values, points, point),
+                    side => transform::put(&values, points, point, self.tile % side),
+                }
             }
         }
     }
 }
 
 /// Transforms one tile of products back into target positions.
-struct TransformBack {
+struct TransformBack<N> {
     products: *const f32,
     /// Numbers from one point to the next.
     point: usize,
     channels: usize,
     /// The target from the first channel on, and the tile's first number in it.
-    target: *mut f32,
+    target: *mut N,
     first: usize,
-    finish: Option<FinishFrom>,
+    finish: Option<FinishFrom<N>>,
     /// Numbers from one target row to the next, and from one pixel to the next.
     row: usize,
     pixel: usize,
@@ -541,7 +549,7 @@ struct TransformBack {
     extent: [usize; 2],
 }
 
-impl Kernel for TransformBack {
+impl<N: Element> Kernel for TransformBack<N> {
     /// # Safety
     /// 36 points of `channels` numbers, a multiple of [`VECTOR`], lie at `products`, and `target` has space for
     /// the extent.
@@ -556,8 +564,8 @@ impl Kernel for TransformBack {
                     for (j, value) in row.iter().enumerate().take(self.extent[1]) {
                         let at = self.first + i * self.row + j * self.pixel + channel;
                         match &self.finish {
-                            None => value.store(self.target.add(at)),
-                            Some(finish) => finish.vector(*value, channel, at).store(self.target.add(at)),
+                            None => N::store(*value, self.target.add(at)),
+                            Some(finish) => N::store(finish.vector(*value, channel, at), self.target.add(at)),
                         }
                     }
                 }

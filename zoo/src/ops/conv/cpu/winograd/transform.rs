@@ -6,7 +6,8 @@
 //! element by element; in two dimensions every transform runs along columns, then along rows. The usual points
 //! 0, ±1, ±2 round two to three times worse: of all pairs of small fractions these were measured best.
 
-use crate::ops::lanes::Lanes;
+use super::super::panel::Panel;
+use crate::ops::lanes::{Element, Lanes};
 
 /// Inputs that one tile reads along an axis, and points of the transformed tile.
 pub(super) const POINTS: usize = 6;
@@ -59,8 +60,8 @@ pub(super) unsafe fn load<L: Lanes, const N: usize>(from: *const f32, step: usiz
 /// # Safety
 /// As of [`load`].
 #[inline(always)]
-pub(super) unsafe fn load_pixels<L: Lanes, const N: usize>(
-    pixels: &[[*const f32; N]; N],
+pub(super) unsafe fn load_pixels<E: Element, L: Lanes, const N: usize>(
+    pixels: &[[*const E; N]; N],
     channel: usize,
 ) -> [[L; N]; N] {
     // SAFETY: the caller's promise.
@@ -68,7 +69,7 @@ pub(super) unsafe fn load_pixels<L: Lanes, const N: usize>(
         let mut square = [[L::splat(0.0); N]; N];
         for (row, pixels) in square.iter_mut().zip(pixels) {
             for (value, pixel) in row.iter_mut().zip(pixels) {
-                *value = L::load(pixel.add(channel));
+                *value = E::load(pixel.add(channel));
             }
         }
         square
@@ -80,12 +81,33 @@ pub(super) unsafe fn load_pixels<L: Lanes, const N: usize>(
 /// # Safety
 /// As of [`load`].
 #[inline(always)]
-pub(super) unsafe fn store<L: Lanes, const N: usize>(square: &[[L; N]; N], to: *mut f32, step: usize) {
+pub(super) unsafe fn store<E: Element, L: Lanes, const N: usize>(square: &[[L; N]; N], to: *mut E, step: usize) {
     // SAFETY: the caller's promise.
     unsafe {
         for (i, row) in square.iter().enumerate() {
             for (j, value) in row.iter().enumerate() {
-                value.store(to.add((i * N + j) * step));
+                E::store(*value, to.add((i * N + j) * step));
+            }
+        }
+    }
+}
+
+/// [`store`] of one step of a reduction, beside others: see [`Panel::put`].
+///
+/// # Safety
+/// As of [`Panel::put`], at each place.
+#[inline(always)]
+pub(super) unsafe fn put<P: Panel, L: Lanes, const N: usize>(
+    square: &[[L; N]; N],
+    to: *mut P,
+    step: usize,
+    side: usize,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for (i, row) in square.iter().enumerate() {
+            for (j, value) in row.iter().enumerate() {
+                P::put(*value, to.add((i * N + j) * step), side);
             }
         }
     }

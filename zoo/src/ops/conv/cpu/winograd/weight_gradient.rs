@@ -1,32 +1,34 @@
 //! The weight gradient of the same algorithm, transposed step by step: at each point the transformed source
 //! times the transformed output gradient, summed over tiles; the sums are transformed back into filters.
 
-use super::super::tile::{Ahead, Tile, multiply_transposed};
+use super::super::panel::Panel;
+use super::super::tile::{Ahead, Tile};
 use super::transform::{self, OUTPUTS, POINTS, TAPS, in_both_axes};
 use super::{AREA, Layout, VECTOR, Winograd, transform_source};
 use crate::ops::Isa;
-use crate::ops::lanes::{self, Kernel, Lanes};
-use crate::ops::parallel::{Disjoint, part, with_scratch};
+use crate::ops::lanes::{self, Element, Kernel, Lanes};
+use crate::ops::parallel::{Disjoint, part, with_scratch, with_scratch_of};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Tiles that one product reduces: what it reads of them stays in the first-level cache.
-const TILES: usize = 128;
-/// Numbers of both operands, in all blocks of tiles, that the last-level cache holds.
-const OPERANDS: usize = 4 << 20;
+/// Bytes of a row or column that one product reduces: what it reads of its tiles stays in the first-level cache.
+const TILES: usize = 512;
+/// Bytes of both operands, in all blocks of tiles, that the last-level cache holds.
+const OPERANDS: usize = 16 << 20;
 /// Channels, and output channels, of one task: its sums at all points stay in the second-level cache.
 const CHUNK: usize = 64;
 /// Into so many pieces the transforms of a block of tiles are cut.
 const PARTS: usize = 8;
 
-/// Writes `dw[O, C, taps]`.
-pub(in super::super) fn dense(isa: Isa, winograd: &Winograd, x: &[f32], dy: &[f32], dw: Disjoint) {
-    let gradient = Gradient::new(isa, winograd, x, dy);
+/// Writes `dw[O, C, taps]`, from products of `P`.
+pub(in super::super) fn dense<N: Element, P: Panel>(isa: Isa, winograd: &Winograd, x: &[N], dy: &[N], dw: Disjoint) {
+    let gradient = Gradient::new::<P>(isa, winograd, x, dy);
+    let operands_len = OPERANDS / size_of::<P>();
     let (blocks, block_len) = (winograd.len().div_ceil(gradient.layout.tiles), gradient.block_len());
     // Where the operands stay in the last-level cache, they are made once, and a task sums over all blocks for
     // some channels. Otherwise it goes by groups of blocks, and all sums are kept.
-    if blocks * block_len <= OPERANDS {
-        with_scratch(blocks * block_len, |operands| {
+    if blocks * block_len <= operands_len {
+        with_scratch_of(blocks * block_len, |operands: &mut [P]| {
             operands.par_chunks_exact_mut(block_len).enumerate().for_each(|(i, o)| gradient.transform(i, o));
             let operands = &*operands;
             let [channel_chunks, out_chunks] = gradient.chunks();
@@ -44,8 +46,8 @@ pub(in super::super) fn dense(isa: Isa, winograd: &Winograd, x: &[f32], dy: &[f3
         return;
     }
     let all = Part { channels: 0..winograd.source_channels, out: 0..winograd.target_channels };
-    let group = (OPERANDS / block_len).clamp(1, blocks);
-    with_scratch(group * block_len, |operands| {
+    let group = (operands_len / block_len).clamp(1, blocks);
+    with_scratch_of(group * block_len, |operands: &mut [P]| {
         with_scratch(all.len(winograd), |buffer| {
             let buffer = Disjoint::new(buffer);
             let [channel_chunks, _] = gradient.chunks();
@@ -94,20 +96,20 @@ impl Part {
 }
 
 /// What the steps have in common.
-struct Gradient<'a> {
+struct Gradient<'a, N> {
     isa: Isa,
     winograd: &'a Winograd,
-    x: &'a [f32],
-    dy: &'a [f32],
+    x: &'a [N],
+    dy: &'a [N],
     /// Of the transformed source in a block of tiles.
     layout: Layout,
 }
 
-impl<'a> Gradient<'a> {
-    fn new(isa: Isa, winograd: &'a Winograd, x: &'a [f32], dy: &'a [f32]) -> Self {
-        let depth = winograd.depth();
-        let tiles = winograd.len().div_ceil(winograd.len().div_ceil(TILES).max(1)).max(1);
-        let layout = Layout { tiles, pitch: depth + VECTOR, blocks: 1, block: depth };
+impl<'a, N: Element> Gradient<'a, N> {
+    fn new<P: Panel>(isa: Isa, winograd: &'a Winograd, x: &'a [N], dy: &'a [N]) -> Self {
+        let (depth, most) = (winograd.depth(), TILES / size_of::<P>());
+        let tiles = P::room(winograd.len().div_ceil(winograd.len().div_ceil(most).max(1)).max(1));
+        let layout = Layout { tiles, pitch: depth + VECTOR, blocks: 1, block: depth, side: P::SIDE };
         Gradient { isa, winograd, x, dy, layout }
     }
 
@@ -138,12 +140,14 @@ impl<'a> Gradient<'a> {
     }
 
     /// Makes both operands of a block of tiles.
-    fn transform(&self, block: usize, operands: &mut [f32]) {
+    fn transform<P: Panel>(&self, block: usize, operands: &mut [P]) {
         let (points, gradients) = operands.split_at_mut(self.layout.len());
         let (points, gradients) = (Disjoint::new(points), Disjoint::new(gradients));
         let tiles = self.tiles(block);
         (0..PARTS).into_par_iter().with_max_len(1).for_each(|p| {
-            let of = part(tiles.len(), PARTS, p);
+            // What lies side by side is one task's.
+            let of = part(P::room(tiles.len()) / P::SIDE, PARTS, p);
+            let of = of.start * P::SIDE..(of.end * P::SIDE).min(tiles.len());
             let range = tiles.start + of.start..tiles.start + of.end;
             transform_source(self.isa, self.winograd, self.x, range.clone(), of.start, &self.layout, points);
             self.transform_gradient(range, of.start, gradients);
@@ -151,14 +155,14 @@ impl<'a> Gradient<'a> {
     }
 
     /// Transforms the output gradient of `tiles`, the first of which is number `first` of its block.
-    fn transform_gradient(&self, tiles: Range<usize>, first: usize, gradients: Disjoint) {
+    fn transform_gradient<P: Panel>(&self, tiles: Range<usize>, first: usize, gradients: Disjoint<P>) {
         let ([_, height, width], out) = (self.winograd.target, self.winograd.target_channels);
-        with_scratch(out, |zeros| {
-            zeros.fill(0.0);
+        with_scratch_of(out, |zeros: &mut [N]| {
+            zeros.fill(N::narrow(0.0));
             for (i, tile) in tiles.enumerate() {
                 let place = self.winograd.tile(tile);
                 let plane = place.image * self.winograd.target[0] + place.depth;
-                let pixel = |i: usize, j: usize| -> *const f32 {
+                let pixel = |i: usize, j: usize| -> *const N {
                     let (row, column) = (place.at[0] + i, place.at[1] + j);
                     if row >= height || column >= width {
                         return zeros.as_ptr();
@@ -182,8 +186,8 @@ impl<'a> Gradient<'a> {
 
     /// Adds the product of the operands of a block of tiles at `point` to the sums of `of`, which lie among
     /// those of `all`. The first block overwrites them.
-    fn multiply(&self, block: usize, operands: &[f32], point: usize, of: &Part, all: &Part, sums: Disjoint) {
-        let (columns, tiles) = (self.isa.columns(), self.tiles(block).len());
+    fn multiply<P: Panel>(&self, block: usize, operands: &[P], point: usize, of: &Part, all: &Part, sums: Disjoint) {
+        let (columns, tiles) = (self.isa.columns(), P::room(self.tiles(block).len()));
         let (points, gradients) = operands.split_at(self.layout.len());
         let (points, gradients) = (&points[point * self.layout.point()..], &gradients[point * self.gradient_point()..]);
         let distances: Vec<usize> = (0..self.isa.rows()).map(|row| row * all.out.len()).collect();
@@ -198,8 +202,8 @@ impl<'a> Gradient<'a> {
                     let start = point * all.point(self.winograd) + all.at(tap, channel) + column - all.out.start;
                     let tile = Tile {
                         depth: tiles,
-                        a: points[tap * self.winograd.source_channels + channel..].as_ptr(),
-                        step: self.layout.pitch,
+                        a: points[(tap * self.winograd.source_channels + channel) * P::SIDE..].as_ptr(),
+                        step: self.layout.pitch * P::SIDE,
                         b: b.as_ptr(),
                         c: sums.at(start, (rows.len() - 1) * all.out.len() + tile_columns),
                         rows: distances.as_ptr(),
@@ -210,7 +214,7 @@ impl<'a> Gradient<'a> {
                     };
                     // SAFETY: `points` holds a line and `b` a row of the panel for each tile; `at` checked the
                     // sums, which no other task has; a tile has at most `isa.rows()` rows.
-                    unsafe { multiply_transposed(self.isa, rows.len(), &tile) }
+                    unsafe { P::multiply::<f32, true>(self.isa, rows.len(), &tile) }
                 }
             }
         }
@@ -253,18 +257,18 @@ impl<'a> Gradient<'a> {
 }
 
 /// Transforms one tile of the output gradient.
-struct TransformGradient {
-    pixels: [[*const f32; OUTPUTS]; OUTPUTS],
+struct TransformGradient<N, P> {
+    pixels: [[*const N; OUTPUTS]; OUTPUTS],
     out: usize,
     columns: usize,
-    gradients: *mut f32,
+    gradients: *mut P,
     tile: usize,
     /// Numbers from one panel to the next, and from one point to the next.
     panel: usize,
     point: usize,
 }
 
-impl Kernel for TransformGradient {
+impl<N: Element, P: Panel> Kernel for TransformGradient<N, P> {
     /// # Safety
     /// `out` numbers, a multiple of [`VECTOR`], lie at each pixel, and there is space for the points.
     #[inline(always)]
@@ -275,8 +279,8 @@ impl Kernel for TransformGradient {
                 let tile = transform::load_pixels(&self.pixels, channel);
                 let values = in_both_axes::<transform::OutputTransposed, L, OUTPUTS, POINTS>(tile);
                 let panel = channel / self.columns * self.panel;
-                let at = self.gradients.add(panel + self.tile * self.columns + channel % self.columns);
-                transform::store(&values, at, self.point);
+                let line = self.tile / P::SIDE * self.columns + channel % self.columns;
+                transform::put(&values, self.gradients.add(panel + line * P::SIDE), self.point, self.tile % P::SIDE);
             }
         }
     }
