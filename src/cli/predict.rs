@@ -5,7 +5,7 @@ use super::{Context, device, human, models, network, tags};
 use crate::data::transform::{Pipeline, evaluation};
 use crate::data::{TransformSpec, image};
 use crate::error::{Error, Result};
-use crate::experiment::Experiment;
+use crate::experiment::{Experiment, Precision};
 use crate::registry::blob::Blobs;
 use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
@@ -57,6 +57,7 @@ struct Predictor {
     model: Box<dyn Model>,
     pipeline: Pipeline,
     labels: Option<Vec<String>>,
+    precision: Precision,
     device: Device,
 }
 
@@ -100,7 +101,7 @@ fn of_model(entry: &Entry, arguments: &Arguments, device: Device) -> Result<Pred
         None => (tags::file(entry.card, weights)?, None),
     };
     let specs = evaluation(&preprocess.unwrap_or(entry.card.preprocess));
-    Predictor::new(entry, &path, &specs, None, device)
+    Predictor::new(entry, &path, &specs, None, Precision::default(), device)
 }
 
 fn of_run(arguments: &Arguments, device: Device, context: &mut Context) -> Result<Predictor> {
@@ -122,7 +123,8 @@ fn of_run(arguments: &Arguments, device: Device, context: &mut Context) -> Resul
         }
     };
     let experiment = Experiment::from_canonical(&detail.canonical)?;
-    Predictor::new(entry, &path, &experiment.data_options().val, Some(detail.classes), device)
+    let (specs, precision) = (experiment.data_options().val, experiment.precision);
+    Predictor::new(entry, &path, &specs, Some(detail.classes), precision, device)
 }
 
 impl Predictor {
@@ -131,6 +133,7 @@ impl Predictor {
         weights: &Path,
         specs: &[TransformSpec],
         labels: Option<Vec<String>>,
+        precision: Precision,
         device: Device,
     ) -> Result<Self> {
         if entry.card.dims != 2 {
@@ -142,7 +145,7 @@ impl Predictor {
         }
         let pipeline = Pipeline::new(specs, entry.card.input[0])?;
         let model = network::load(entry, weights, &device)?;
-        Ok(Predictor { model, pipeline, labels, device })
+        Ok(Predictor { model, pipeline, labels, precision, device })
     }
 
     /// The logits of one image.
@@ -154,7 +157,7 @@ impl Predictor {
         let mut values = vec![0f32; height * width * channels];
         self.pipeline.write(&frames, &mut draws, &mut values);
         let pixels = Tensor::from_vec(values, (1, height, width, channels), &Device::Cpu)?;
-        let input = pixels.to_device(&self.device)?.permute((0, 3, 1, 2))?;
+        let input = self.precision.input(&pixels.permute((0, 3, 1, 2))?, &self.device)?;
         let logits = no_grad(|| self.model.forward_t(&input, false))?;
         Ok(logits.squeeze(0)?.to_vec1()?)
     }

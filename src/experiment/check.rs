@@ -88,6 +88,9 @@ fn experiment(root: &Node, d: &mut Diagnostics) -> Option<Experiment> {
     let augment = augment::augment(f.get("augment"), &sight, d);
     let batch_size = or(f.get("batch_size"), 32, |node| node.size("`batch_size`", 1..=65_536, d));
     let eval_batch_size = or(f.get("eval_batch_size"), 64, |node| node.size("`eval_batch_size`", 1..=65_536, d));
+    let precision = or(f.get("precision"), Precision::default(), |node| {
+        node.choice("`precision`", &Precision::ALL.map(|one| (one.name(), one)), d)
+    });
     let accumulate = or(f.get("accumulate"), 1, |node| node.size("`accumulate`", 1..=65_536, d));
     let workers = or(f.get("workers"), 1, |node| node.size("`workers`", 0..=64, d));
     let prefetch = or(f.get("prefetch"), 2, |node| node.size("`prefetch`", 1..=64, d));
@@ -124,6 +127,7 @@ fn experiment(root: &Node, d: &mut Diagnostics) -> Option<Experiment> {
         augment: augment?,
         batch_size: batch_size?,
         eval_batch_size: eval_batch_size?,
+        precision: precision?,
         accumulate: accumulate?,
         workers: workers?,
         prefetch: prefetch?,

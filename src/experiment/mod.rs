@@ -47,6 +47,8 @@ pub struct Experiment {
     pub batch_size: usize,
     /// Samples of a forward pass in evaluation.
     pub eval_batch_size: usize,
+    /// What activations and their gradients are stored in.
+    pub precision: Precision,
     /// Batches whose gradients make one optimizer step. The last step of an epoch takes what is left.
     pub accumulate: usize,
     /// Threads that load data.

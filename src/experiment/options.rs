@@ -1,6 +1,7 @@
 //! What an experiment can say about training: plain data, every default filled in.
 
 use crate::data::options::{BadImage, Source, TransformSpec};
+use candle_core::{DType, Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use zoo::params::NormPolicy;
@@ -74,6 +75,46 @@ pub enum Length {
     Epochs(u64),
     /// In optimizer steps.
     Steps(u64),
+}
+
+/// What activations and their gradients are stored in. Parameters, sums and statistics are `f32` with either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// bfloat16: 16 bits, with the range of `f32` and 8 bits of precision.
+    Bf16,
+}
+
+impl Precision {
+    /// Every one.
+    pub const ALL: [Precision; 2] = [Precision::F32, Precision::Bf16];
+
+    /// The name that an experiment gives it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+        }
+    }
+
+    /// The type of tensors.
+    pub fn dtype(self) -> DType {
+        match self {
+            Precision::F32 => DType::F32,
+            Precision::Bf16 => DType::BF16,
+        }
+    }
+
+    /// A batch as a model takes it, on its device: a network computes in the type of its input.
+    ///
+    /// # Errors
+    /// Where the device has no memory for it.
+    pub fn input(self, images: &Tensor, device: &Device) -> Result<Tensor> {
+        zoo::nn::to_dtype(&images.to_device(device)?, self.dtype())
+    }
 }
 
 /// What takes the steps.

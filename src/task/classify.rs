@@ -3,7 +3,7 @@
 use super::freeze;
 use crate::data::{self, Batch, Loader, Pipeline};
 use crate::error::{Error, Result};
-use crate::experiment::{Experiment, IfUnavailable, WeightsOptions};
+use crate::experiment::{Experiment, IfUnavailable, Precision, WeightsOptions};
 use crate::train::task::{Loss, Metrics, Task};
 use candle_core::{D, DType, Device, Tensor};
 use serde::Serialize;
@@ -27,6 +27,8 @@ pub struct Classify {
     pub val: Loader,
     /// The part of the target that is spread over all classes, in training alone.
     pub label_smoothing: f64,
+    /// What activations and their gradients are stored in.
+    pub precision: Precision,
     /// Where it computes.
     pub device: Device,
     /// Where its first parameters come from.
@@ -129,6 +131,7 @@ impl Classify {
             train,
             val,
             label_smoothing: experiment.label_smoothing,
+            precision: experiment.precision,
             device: device.clone(),
             weights,
             data_sha256: data.sha256,
@@ -220,8 +223,14 @@ fn sha256_of(path: &Path) -> Result<String> {
 ///
 /// # Errors
 /// Where the batch does not fit the model.
-pub fn loss(model: &dyn Model, batch: &Batch, label_smoothing: f64, device: &Device) -> Result<Loss> {
-    let logits = model.forward_t(&batch.images.to_device(device)?, true)?;
+pub fn loss(
+    model: &dyn Model,
+    batch: &Batch,
+    label_smoothing: f64,
+    precision: Precision,
+    device: &Device,
+) -> Result<Loss> {
+    let logits = model.forward_t(&precision.input(&batch.images, device)?, true)?;
     let samples = batch.labels.len();
     let (value, labels) = match &batch.targets {
         Some(targets) => {
@@ -266,7 +275,7 @@ impl Task for Classify {
     }
 
     fn loss(&self, batch: &Batch) -> Result<Loss> {
-        loss(self.model.as_ref(), batch, self.label_smoothing, &self.device)
+        loss(self.model.as_ref(), batch, self.label_smoothing, self.precision, &self.device)
     }
 
     /// `loss` (without smoothing, so that runs with and without it can be compared), `top1` and `top5`.
@@ -274,7 +283,7 @@ impl Task for Classify {
         let (mut loss, mut top1, mut top5, mut samples) = (0., 0, 0, 0);
         for batch in self.val.epoch(0, 0)? {
             let batch = batch?;
-            let images = batch.images.to_device(&self.device)?;
+            let images = self.precision.input(&batch.images, &self.device)?;
             let logits = zoo::no_grad(|| self.model.forward_t(&images, false))?;
             let labels = Tensor::from_slice(&batch.labels, batch.labels.len(), &self.device)?;
             let mean = cross_entropy(&logits, Classes::Classes(&labels), 0.)?.to_scalar::<f32>()?;

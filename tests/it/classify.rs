@@ -74,16 +74,33 @@ fn epoch(experiment: &Experiment) -> (Vec<u64>, BTreeMap<String, Vec<f32>>) {
 
 #[test]
 fn threads_and_workers_change_no_bit() {
-    let on = |threads: usize, workers: usize| {
-        let experiment = experiment(&[&format!("workers={workers}"), "augment.mixup=0.2"]);
-        let pool = ThreadPoolBuilder::new().num_threads(threads).stack_size(64 << 20).build().expect("threads");
-        pool.install(|| epoch(&experiment))
-    };
-    let expected = on(1, 0);
-    assert_eq!(expected.0.len(), 5 * 2 + 3);
-    for (threads, workers) in [(1, 2), (2, 0), (2, 1), (3, 3)] {
-        assert_eq!(on(threads, workers), expected, "{threads} threads, {workers} workers");
+    for precision in ["precision=f32", "precision=bf16"] {
+        let on = |threads: usize, workers: usize| {
+            let experiment = experiment(&[&format!("workers={workers}"), "augment.mixup=0.2", precision]);
+            let pool = ThreadPoolBuilder::new().num_threads(threads).stack_size(64 << 20).build().expect("threads");
+            pool.install(|| epoch(&experiment))
+        };
+        let expected = on(1, 0);
+        assert_eq!(expected.0.len(), 5 * 2 + 3);
+        for (threads, workers) in [(1, 2), (2, 0), (2, 1), (3, 3)] {
+            assert_eq!(on(threads, workers), expected, "{precision}, {threads} threads, {workers} workers");
+        }
     }
+}
+
+/// Half-precision activations round each value to 8 bits; what is learned stays f32 and moves as it does in f32.
+#[test]
+fn bf16_learns_as_f32_does() {
+    let [(wide, _), (half, weights)] =
+        ["precision=f32", "precision=bf16"].map(|precision| epoch(&experiment(&[precision])));
+    let losses = |bits: &[u64]| bits[..10].iter().step_by(2).map(|&bits| f64::from_bits(bits)).collect::<Vec<_>>();
+    let (wide, half) = (losses(&wide), losses(&half));
+    assert_ne!(wide, half, "bf16 rounds");
+    for (wide, half) in wide.iter().zip(&half) {
+        assert!((wide - half).abs() < 0.02 * wide, "{half} instead of {wide}");
+    }
+    let rounded = |value: &f32| value.to_bits() & 0xffff == 0;
+    assert!(!weights["conv1.weight"].iter().all(rounded), "the parameters are f32");
 }
 
 #[test]

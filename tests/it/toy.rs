@@ -137,6 +137,7 @@ pub fn experiment() -> Experiment {
         augment: AugmentOptions { train: Vec::new(), eval: Vec::new(), mixup: 0., cutmix: 0., mix_probability: 1. },
         batch_size: 8,
         eval_batch_size: 8,
+        precision: Precision::F32,
         accumulate: 1,
         workers: 0,
         prefetch: 1,

@@ -1,5 +1,6 @@
 //! What this machine can do at most.
 
+use crate::experiment::Precision;
 use rayon::prelude::*;
 use std::time::Instant;
 use zoo::ops::{Isa, ceiling};
@@ -11,8 +12,9 @@ const LARGE: usize = 1 << 26;
 const REPS: usize = 7;
 
 /// GFLOP/s of all threads that multiply and add in registers alone: the best of a few short runs.
-pub(super) fn gflop_s(isa: Isa) -> f64 {
-    let multiply_add = || rayon::broadcast(|_| ceiling::multiply_add(isa, ROUNDS)).into_iter().sum();
+pub(super) fn gflop_s(isa: Isa, precision: Precision) -> f64 {
+    let dtype = precision.dtype();
+    let multiply_add = || rayon::broadcast(|_| ceiling::multiply_add(isa, dtype, ROUNDS)).into_iter().sum();
     best_per_nanosecond(multiply_add)
 }
 

@@ -6,6 +6,7 @@ use super::result::BenchResult;
 use super::workload::{Workload, WorkloadArguments};
 use crate::cli::Context;
 use crate::error::Result;
+use candle_core::Device;
 use zoo::no_grad;
 use zoo::params::{NormPolicy, Params};
 
@@ -43,6 +44,7 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
     let headless = workload.entry.card.classifier.is_none();
     let timing = arguments.effort.measure(|| {
         no_grad(|| {
+            let images = workload.precision.input(&images, &Device::Cpu)?;
             if headless {
                 model.forward_features(&images, false).map(drop)
             } else {

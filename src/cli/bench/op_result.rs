@@ -1,9 +1,9 @@
 //! How fast one pass of a layer is: a JSON line, or a row of a table.
 
 use super::result::hundredths;
-use super::workload::Precision;
 use crate::cli::table::Align;
 use crate::cli::{human, models};
+use crate::experiment::Precision;
 use serde::{Serialize, Serializer};
 
 /// A pass of a layer.

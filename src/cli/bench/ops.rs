@@ -4,11 +4,11 @@ use super::ceiling;
 use super::measure::{Effort, Timing, seconds};
 use super::op_result::{COLUMNS, OpResult, words};
 use super::result::round;
-use super::workload::{Precision, Workload, WorkloadArguments};
+use super::workload::{Workload, WorkloadArguments};
 use crate::cli::Context;
 use crate::cli::table::Table;
 use crate::error::Result;
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use resnet_codegen::shape::{Computation, Row, Windows};
 use serde_json::json;
 use zoo::ops::{self, AvgPool, Epilogue, Geometry, MaxPool};
@@ -63,7 +63,7 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
     workload.check_memory(largest.unwrap_or(0))?;
     let bench = Bench {
         effort: Effort { reps: arguments.reps, seconds: arguments.seconds, warmup: 1 },
-        gflop_s: ceiling::gflop_s(workload.isa),
+        gflop_s: ceiling::gflop_s(workload.isa, workload.precision),
         copy_gb_s: ceiling::copy_gb_s(),
         workload: &workload,
     };
@@ -194,7 +194,7 @@ impl Bench<'_> {
         };
         let x = self.noise(&windows.input)?;
         let (c_in, c_out) = (windows.input[0], layer.row.output[0]);
-        let weight = noise(&[&[c_out, c_in / groups], windows.kernel.as_slice()].concat(), self.workload.precision)?;
+        let weight = noise(&[&[c_out, c_in / groups], windows.kernel.as_slice()].concat(), DType::F32)?;
         let work = || Work::Operations(2 * layer.row.macs * self.workload.batch as u64);
         let forward = self.time(|| ops::conv(&x, &weight, &geometry).map(drop))?;
         let mut results = vec![self.result("conv_forward", layer, &windows.input, &forward, work())];
@@ -213,7 +213,7 @@ impl Bench<'_> {
     fn norm<'a>(&self, layer: &'a Layer<'a>, groups: Option<usize>) -> Result<Vec<OpResult<'a>>> {
         let shape = &layer.row.output;
         let x = Var::from_tensor(&self.noise(shape)?)?;
-        let affine = Tensor::ones((2, shape[0]), self.workload.precision.dtype(), &Device::Cpu)?;
+        let affine = Tensor::ones((2, shape[0]), DType::F32, &Device::Cpu)?;
         let epilogue = Epilogue { residual: None, relu: true };
         let norm = |x: &Tensor| match groups {
             Some(groups) => ops::group_norm(x, &affine, groups, 1e-5, epilogue),
@@ -252,7 +252,7 @@ impl Bench<'_> {
 
     /// A batch of noise for a layer whose input is `[channels, spatial..]`, channels last.
     fn noise(&self, input: &[usize]) -> Result<Tensor> {
-        noise(&[&[self.workload.batch], &input[1..], &input[..1]].concat(), self.workload.precision)
+        noise(&[&[self.workload.batch], &input[1..], &input[..1]].concat(), self.workload.precision.dtype())
     }
 
     /// Of a batch.
@@ -317,8 +317,8 @@ fn avg_pool<const D: usize>(windows: &Windows) -> AvgPool<D> {
 }
 
 /// Normal draws.
-fn noise(shape: &[usize], precision: Precision) -> Result<Tensor> {
+fn noise(shape: &[usize], dtype: DType) -> Result<Tensor> {
     let mut draws = Stream::new(Key { seed: 0, stream: stream_of("bench ops"), step: 0, index: 0 });
     let values: Vec<f32> = (0..shape.iter().product()).map(|_| draws.normal() as f32).collect();
-    Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(precision.dtype())?)
+    Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)?)
 }

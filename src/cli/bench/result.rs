@@ -2,10 +2,11 @@
 
 use super::ceiling;
 use super::measure::{Timing, peak_rss_mib};
-use super::workload::{Precision, Workload};
+use super::workload::Workload;
 use crate::cli::table::{Align, Table};
 use crate::cli::{Context, human, models};
 use crate::error::Result;
+use crate::experiment::Precision;
 use serde::{Serialize, Serializer};
 
 /// How fast a model is. Those keys that the scripts of other frameworks write too come under their names.
@@ -74,7 +75,7 @@ impl BenchResult {
             threads: workload.threads,
             isa: workload.isa.name(),
             gflop_s,
-            ceiling_pct: 100. * gflop_s / ceiling::gflop_s(workload.isa),
+            ceiling_pct: 100. * gflop_s / ceiling::gflop_s(workload.isa, workload.precision),
         }
     }
 

@@ -19,6 +19,7 @@ use zoo::random::ForwardKey;
 const EXAMPLES: &str = "\
 Examples:
   resnet-zoo bench train resnet34                               16 x 3 x 224 x 224
+  resnet-zoo bench train resnet34 --precision bf16              activations and gradients in bf16
   resnet-zoo bench train resnet18 --batch 64 --size 64 --json
   resnet-zoo bench train r3d_18 --batch 2 --frames 16 --size 112
   resnet-zoo bench train resnet34 --batch 32 --freeze backbone  only the classifier learns
@@ -77,7 +78,7 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
     let mut optimizer = optimizer(&params);
     let options = StepOptions { lr: LR, clip_norm: None, forward_key: ForwardKey::default() };
     let timing = arguments.effort.measure(|| {
-        let loss = |batch: &_| loss(model.as_ref(), batch, LABEL_SMOOTHING, &Device::Cpu);
+        let loss = |batch: &_| loss(model.as_ref(), batch, LABEL_SMOOTHING, workload.precision, &Device::Cpu);
         let report = train_step(&mut optimizer, &batches, loss, &options)?;
         // A step that was not taken takes less time.
         if report.is_finite() { Ok(()) } else { Err(Error::failed(format!("{}: the loss is not finite", card.name))) }

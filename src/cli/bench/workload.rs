@@ -4,11 +4,11 @@ use super::against::Work;
 use crate::cli::{device, human, models, specs};
 use crate::data::Batch;
 use crate::error::{Error, Result};
+use crate::experiment::Precision;
 use candle_core::{DType, Device, Tensor};
 use clap::ValueEnum;
-use clap::builder::RangedU64ValueParser;
+use clap::builder::{PossibleValue, RangedU64ValueParser};
 use resnet_codegen::shape::{self, Row, Summary};
-use serde::Serialize;
 use std::fs;
 use zoo::models::Entry;
 use zoo::nn::channels_first;
@@ -39,13 +39,14 @@ pub(super) struct WorkloadArguments {
     threads: usize,
 }
 
-/// What activations and gradients are stored in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Precision {
-    /// 32 bits.
-    #[default]
-    F32,
+impl ValueEnum for Precision {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Precision::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()))
+    }
 }
 
 /// A model on batches of one shape, checked.
@@ -111,7 +112,7 @@ impl Workload {
 
     /// Builds the model with parameters from a fixed seed.
     pub fn build(&self, params: &Params) -> Result<Box<dyn Model>> {
-        Ok((self.entry.build)(self.entry.card.classes, params.var_builder(self.precision.dtype(), &Device::Cpu))?)
+        Ok((self.entry.build)(self.entry.card.classes, params.var_builder(DType::F32, &Device::Cpu))?)
     }
 
     /// Normal noise and random classes, as the loader lays a batch out.
@@ -131,7 +132,8 @@ impl Workload {
     /// # Errors
     /// Where that is so; says how much it would need.
     pub fn check_memory(&self, elements_of_a_sample: usize) -> Result<()> {
-        let needed = 4 * (elements_of_a_sample as u64).saturating_mul(self.batch as u64);
+        let bytes = self.precision.dtype().size_in_bytes() as u64;
+        let needed = bytes * (elements_of_a_sample as u64).saturating_mul(self.batch as u64);
         match available_bytes() {
             Some(available) if needed > available => Err(Error::input(format!(
                 "{} needs more than {} for a batch of {} x {}, and {} are free: take a smaller --batch or --size",
@@ -148,20 +150,6 @@ impl Workload {
     /// The layers that multiply: convolutions and linear layers.
     pub fn multiplying(&self) -> impl Iterator<Item = &Row> {
         self.summary.rows.iter().filter(|row| row.macs > 0)
-    }
-}
-
-impl Precision {
-    pub fn name(self) -> &'static str {
-        match self {
-            Precision::F32 => "f32",
-        }
-    }
-
-    pub fn dtype(self) -> DType {
-        match self {
-            Precision::F32 => DType::F32,
-        }
     }
 }
 
