@@ -15,18 +15,21 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-VARIANTS = {"train": "eager_nchw,eager_nhwc,compile_nhwc", "infer": "eager_nhwc,compile,compile_nhwc,onnxruntime"}
+VARIANTS = {
+    "f32": {"train": "eager_nchw,eager_nhwc,compile_nhwc", "infer": "eager_nhwc,compile,compile_nhwc,onnxruntime"},
+    "bf16": {"train": "bf16_nhwc,bf16_compile", "infer": "bf16_nhwc,bf16_compile"},
+}
 # glibc keeps freed memory, in huge pages: PyTorch's step becomes a few per cent faster.
 TUNED = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=68719476736:glibc.malloc.hugetlb=1"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bench", choices=VARIANTS)
+    parser.add_argument("bench", choices=VARIANTS["f32"])
     parser.add_argument("model")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--precision", default="f32")
+    parser.add_argument("--precision", choices=VARIANTS, default="f32")
     parser.add_argument("--freeze", choices=["backbone"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
@@ -43,7 +46,7 @@ def main():
         ours += ["--freeze", options.freeze]
     script = [options.python, str(ROOT / "benches/peers/torch_bench.py"), options.bench, options.model]
     shape = [str(options.batch), str(options.size), str(options.threads)]
-    variants = (options.variants or VARIANTS[options.bench]).split(",")
+    variants = (options.variants or VARIANTS[options.precision][options.bench]).split(",")
     tuned = dict(os.environ, GLIBC_TUNABLES=TUNED, OMP_NUM_THREADS=str(options.threads))
 
     head = "-head" if options.freeze else ""
