@@ -186,7 +186,7 @@ pub(super) fn pass<N: Element, P: Panel>(
     let shared = depth * winograd.target_channels > SHARED_FROM;
     let chunk = if shared { SHARED_CHANNELS.div_ceil(columns) } else { panels };
     let chunks = panels.div_ceil(chunk);
-    let most = if shared { SHARED_TILES } else { OWN_TILES };
+    let most = if shared { SHARED_TILES } else { OWN_TILES * size_of::<f32>() / size_of::<P>() };
     let least_blocks = if shared { 1 } else { TASKS };
     let tiles = winograd.len().div_ceil(winograd.len().div_ceil(most).max(least_blocks)).max(1);
     let layout = Layout { tiles, pitch: P::PITCH, blocks, block, side: 1 };
@@ -253,7 +253,8 @@ pub(super) fn pass<N: Element, P: Panel>(
 
 /// From so many products of channels on, the transformed source is shared between tasks.
 const SHARED_FROM: usize = 128 * 128;
-/// Tiles of a block that one task transforms and multiplies: all of it stays in the second-level cache.
+/// Tiles of a block that one task transforms and multiplies: all of it stays in the second-level cache. Of numbers of half
+/// the size twice as many.
 const OWN_TILES: usize = 28;
 /// Tiles of a block that tasks share, and the target channels that each of them takes.
 const SHARED_TILES: usize = 70;

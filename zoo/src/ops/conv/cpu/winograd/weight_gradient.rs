@@ -13,8 +13,8 @@ use std::ops::Range;
 
 /// Bytes of a row or column that one product reduces: what it reads of its tiles stays in the first-level cache.
 const TILES: usize = 512;
-/// Bytes of both operands, in all blocks of tiles, that the last-level cache holds.
-const OPERANDS: usize = 16 << 20;
+/// Numbers of both operands, in all blocks of tiles, that the last-level cache holds.
+const OPERANDS: usize = 4 << 20;
 /// Channels, and output channels, of one task: its sums at all points stay in the second-level cache.
 const CHUNK: usize = 64;
 /// Into so many pieces the transforms of a block of tiles are cut.
@@ -23,11 +23,10 @@ const PARTS: usize = 8;
 /// Writes `dw[O, C, taps]`, from products of `P`.
 pub(in super::super) fn dense<N: Element, P: Panel>(isa: Isa, winograd: &Winograd, x: &[N], dy: &[N], dw: Disjoint) {
     let gradient = Gradient::new::<P>(isa, winograd, x, dy);
-    let operands_len = OPERANDS / size_of::<P>();
     let (blocks, block_len) = (winograd.len().div_ceil(gradient.layout.tiles), gradient.block_len());
     // Where the operands stay in the last-level cache, they are made once, and a task sums over all blocks for
     // some channels. Otherwise it goes by groups of blocks, and all sums are kept.
-    if blocks * block_len <= operands_len {
+    if blocks * block_len <= OPERANDS {
         with_scratch_of(blocks * block_len, |operands: &mut [P]| {
             operands.par_chunks_exact_mut(block_len).enumerate().for_each(|(i, o)| gradient.transform(i, o));
             let operands = &*operands;
@@ -46,7 +45,7 @@ pub(in super::super) fn dense<N: Element, P: Panel>(isa: Isa, winograd: &Winogra
         return;
     }
     let all = Part { channels: 0..winograd.source_channels, out: 0..winograd.target_channels };
-    let group = (operands_len / block_len).clamp(1, blocks);
+    let group = (OPERANDS / block_len).clamp(1, blocks);
     with_scratch_of(group * block_len, |operands: &mut [P]| {
         with_scratch(all.len(winograd), |buffer| {
             let buffer = Disjoint::new(buffer);
