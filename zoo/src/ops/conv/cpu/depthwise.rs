@@ -1,9 +1,8 @@
 //! Each channel on its own: no product to tile, so a channel vector is multiplied tap by tap.
 
 use super::super::Problem;
-use super::TASKS;
-use super::finish::Finish;
 use super::walk::{Piece, Walk};
+use super::{Operands, TASKS};
 use crate::ops::Isa;
 use crate::ops::lanes::Element;
 use crate::ops::parallel::{Disjoint, part, with_scratch};
@@ -13,17 +12,10 @@ use rayon::prelude::*;
 const ROWS: usize = 64;
 
 /// Writes all channels of the positions that `walk` visits.
-pub(super) fn pass<N: Element>(
-    isa: Isa,
-    problem: &Problem,
-    walk: &Walk,
-    source: &[N],
-    weight: &[f32],
-    finish: Option<Finish<N>>,
-    target: Disjoint<N>,
-) {
+pub(super) fn pass<N: Element>(isa: Isa, problem: &Problem, walk: &Walk, operands: Operands<N>) {
+    let Operands { source, weight, finish, target } = operands;
     let channels = problem.channels;
-    let (pieces, filters) = (pieces(walk, channels), by_tap(problem, walk, weight));
+    let (pieces, filters) = (pieces(walk, channels), by_tap(problem, walk, weight.values));
     (0..walk.len().div_ceil(ROWS)).into_par_iter().for_each_init(Vec::new, |rows, task| {
         walk.rows(task * ROWS..((task + 1) * ROWS).min(walk.len()), rows);
         with_scratch(channels, |sums| {

@@ -45,9 +45,12 @@ pub(super) fn forward<N: Map>(
     // SAFETY: the walk visits every output position, and so do Winograd's tiles; both passes write all channels of
     // those that they visit.
     unsafe {
-        output(len, |y| match Winograd::forward(problem, weight.kept.is_some()) {
-            Some(winograd) => winograd_pass(isa, problem, Pass::Forward, &winograd, x, weight, finish, y),
-            None => pass(isa, problem, Pass::Forward, &Walk::forward(problem), x, weight, finish, y),
+        output(len, |target| {
+            let operands = Operands { source: x, weight, finish, target };
+            match Winograd::forward(problem, weight.kept.is_some()) {
+                Some(winograd) => winograd_pass(isa, problem, Pass::Forward, &winograd, operands),
+                None => pass(isa, problem, Pass::Forward, &Walk::forward(problem), operands),
+            }
         })
     }
 }
@@ -61,13 +64,13 @@ pub(super) fn by_winograd(problem: &Problem) -> bool {
 /// `dx[N, .., C]` from `dy[N, .., O]` and the weight.
 pub(super) fn data_gradient<N: Map>(isa: Isa, problem: &Problem, dy: &[N], weight: &[f32]) -> Result<Vec<N>> {
     let len = problem.batch * problem.input.iter().product::<usize>() * problem.channels;
-    let weight = Weight::new(weight);
-    let write = |dx: Disjoint<N>| {
+    let write = |target: Disjoint<N>| {
+        let operands = Operands { source: dy, weight: Weight::new(weight), finish: None, target };
         if let Some(winograd) = Winograd::data_gradient(problem) {
-            return winograd_pass(isa, problem, Pass::DataGradient, &winograd, dy, weight, None, dx);
+            return winograd_pass(isa, problem, Pass::DataGradient, &winograd, operands);
         }
         for walk in Walk::data_gradient(problem) {
-            pass(isa, problem, Pass::DataGradient, &walk, dy, weight, None, dx);
+            pass(isa, problem, Pass::DataGradient, &walk, operands);
         }
     };
     // SAFETY: the classes of input positions modulo the stride, one a walk, are all input positions, and so are
@@ -95,44 +98,29 @@ pub(super) fn weight_gradient<N: Map>(isa: Isa, problem: &Problem, x: &[N], dy: 
     }
 }
 
+/// What a pass reads, and where it writes.
+#[derive(Clone, Copy)]
+struct Operands<'a, N> {
+    source: &'a [N],
+    weight: Weight<'a>,
+    finish: Option<Finish<'a, N>>,
+    target: Disjoint<'a, N>,
+}
+
 /// Writes all channels of all targets.
-#[expect(clippy::too_many_arguments, reason = "they are what a pass is")]
-fn winograd_pass<N: Map>(
-    isa: Isa,
-    problem: &Problem,
-    pass: Pass,
-    winograd: &Winograd,
-    source: &[N],
-    weight: Weight,
-    finish: Option<Finish<N>>,
-    target: Disjoint<N>,
-) {
+fn winograd_pass<N: Map>(isa: Isa, problem: &Problem, pass: Pass, winograd: &Winograd, operands: Operands<N>) {
     match isa {
-        Isa::Avx512Bf16 => {
-            winograd::pass::<N, N::Pairs>(isa, problem, pass, winograd, source, weight, finish, target);
-        }
-        _ => winograd::pass::<N, N::Single>(isa, problem, pass, winograd, source, weight, finish, target),
+        Isa::Avx512Bf16 => winograd::pass::<N, N::Pairs>(isa, problem, pass, winograd, operands),
+        _ => winograd::pass::<N, N::Single>(isa, problem, pass, winograd, operands),
     }
 }
 
 /// Writes all channels of the positions that `walk` visits.
-#[expect(clippy::too_many_arguments, reason = "they are what a pass is")]
-fn pass<N: Map>(
-    isa: Isa,
-    problem: &Problem,
-    pass: Pass,
-    walk: &Walk,
-    source: &[N],
-    weight: Weight,
-    finish: Option<Finish<N>>,
-    target: Disjoint<N>,
-) {
+fn pass<N: Map>(isa: Isa, problem: &Problem, pass: Pass, walk: &Walk, operands: Operands<N>) {
     match (problem.is_depthwise(), isa) {
-        (true, _) => depthwise::pass(isa, problem, walk, source, weight.values, finish, target),
-        (false, Isa::Avx512Bf16) => {
-            pass::dense::<N, N::Pairs>(isa, problem, pass, walk, source, weight, finish, target);
-        }
-        (false, _) => pass::dense::<N, N::Single>(isa, problem, pass, walk, source, weight, finish, target),
+        (true, _) => depthwise::pass(isa, problem, walk, operands),
+        (false, Isa::Avx512Bf16) => pass::dense::<N, N::Pairs>(isa, problem, pass, walk, operands),
+        (false, _) => pass::dense::<N, N::Single>(isa, problem, pass, walk, operands),
     }
 }
 

@@ -2,14 +2,14 @@
 //! source channels.
 
 use super::super::Problem;
-use super::filters::{Form, Weight};
+use super::filters::Form;
 use super::finish::Finish;
 use super::pack::{Pass, pack};
 use super::panel::{Map, Of};
 use super::round::Round;
 use super::tile::{Ahead, Tile};
 use super::walk::{Piece, Row, Walk};
-use super::{Slabs, TASKS};
+use super::{Operands, Slabs, TASKS};
 use crate::ops::Isa;
 use crate::ops::isa::vectorised;
 use crate::ops::lanes;
@@ -22,17 +22,8 @@ use std::ops::Range;
 const ROWS: usize = 112;
 
 /// Writes all channels of the positions that `walk` visits, from panels of `P`.
-#[expect(clippy::too_many_arguments, reason = "they are what a pass is")]
-pub(super) fn dense<N: Map, P: Of<N>>(
-    isa: Isa,
-    problem: &Problem,
-    pass: Pass,
-    walk: &Walk,
-    source: &[N],
-    weight: Weight,
-    finish: Option<Finish<N>>,
-    target: Disjoint<N>,
-) {
+pub(super) fn dense<N: Map, P: Of<N>>(isa: Isa, problem: &Problem, pass: Pass, walk: &Walk, operands: Operands<N>) {
+    let Operands { source, weight, finish, target } = operands;
     let slabs = Slabs::new(isa, problem, pass);
     let pieces = walk.pieces(slabs.source, slabs.count == 1, P::DEPTH, P::SIDE);
     let blocks = blocks(&pieces, P::DEPTH);

@@ -9,12 +9,12 @@ mod transform;
 pub(super) mod weight_gradient;
 
 use super::super::Problem;
-use super::TASKS;
-use super::filters::{Form, Weight};
+use super::filters::Form;
 use super::finish::{Finish, FinishFrom};
 use super::pack::Pass;
 use super::panel::Panel;
 use super::tile::{Ahead, Tile};
+use super::{Operands, TASKS};
 use crate::ops::Isa;
 use crate::ops::lanes::{self, Element, Kernel, Lanes};
 use crate::ops::parallel::{Disjoint, part, with_scratch, with_scratch_of};
@@ -172,11 +172,9 @@ pub(super) fn pass<N: Element, P: Panel>(
     problem: &Problem,
     pass: Pass,
     winograd: &Winograd,
-    source: &[N],
-    weight: Weight,
-    finish: Option<Finish<N>>,
-    target: Disjoint<N>,
+    operands: Operands<N>,
 ) {
+    let Operands { source, weight, finish, target } = operands;
     let columns = isa.columns();
     let (depth, panels) = (winograd.depth(), winograd.target_channels.div_ceil(columns));
     let blocks = depth.div_ceil(P::DEPTH);
