@@ -2,10 +2,12 @@
 
 use super::super::Problem;
 use super::Slabs;
-use super::panel::Panel;
+use super::panel::Of;
 use super::walk::Reduction;
+use crate::ops::isa::vectorised;
 use crate::ops::parallel::{Disjoint, part};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Which channels of the weight a pass reads, and which it writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,9 +19,9 @@ pub(super) enum Pass {
 }
 
 /// Packs `weight` `[O, C / G, taps]` into `[slab, panel, tap x source channel, columns]`: of each slab, panels
-/// of `columns` target channels; some steps of the reduction lie side by side (see [`Panel::SIDE`]). What joins
+/// of `columns` target channels; some steps of the reduction lie side by side (see [`super::panel::Panel::SIDE`]). What joins
 /// different groups of a slab, and what lies beyond the slab's last channel, is zero.
-pub(super) fn pack<P: Panel>(
+pub(super) fn pack<P: Of<f32>>(
     problem: &Problem,
     pass: Pass,
     slabs: &Slabs,
@@ -35,6 +37,10 @@ pub(super) fn pack<P: Panel>(
         let targets = panel * columns..((panel + 1) * columns).min(slabs.target);
         if slabs.merged > 1 || targets.len() < columns || depth > reduction.taps.len() * slabs.source {
             packed.fill(P::narrow(0.0));
+        }
+        if volume == 1 && slabs.merged == 1 {
+            let filters = &weight[slab * group_out * group_channels..][..group_out * group_channels];
+            return vectorised(|| pack_pointwise(pass, filters, group_channels, targets, columns, packed));
         }
         for group in 0..slabs.merged {
             let filters = &weight[(slab * slabs.merged + group) * group_out * group_channels * volume..];
@@ -76,6 +82,44 @@ pub(super) fn pack<P: Panel>(
 
 /// Source channels of a block.
 const BLOCK: usize = 16;
+
+/// Packs a panel of `targets` of the filters `[out, channels]`, each a single tap.
+#[inline(always)]
+fn pack_pointwise<P: Of<f32>>(
+    pass: Pass,
+    filters: &[f32],
+    channels: usize,
+    targets: Range<usize>,
+    columns: usize,
+    packed: &mut [P],
+) {
+    match pass {
+        Pass::Forward => {
+            let mut line = [P::narrow(0.0); BLOCK];
+            for block in (0..channels).step_by(BLOCK) {
+                for (column, out) in targets.clone().enumerate() {
+                    let filter = &filters[out * channels..][block..channels.min(block + BLOCK)];
+                    P::copy(filter, &mut line[..filter.len()]);
+                    line[filter.len()..].fill(P::narrow(0.0));
+                    for (i, steps) in line[..P::room(filter.len())].chunks_exact(P::SIDE).enumerate() {
+                        let at = (block / P::SIDE + i) * columns + column;
+                        packed[at * P::SIDE..][..P::SIDE].copy_from_slice(steps);
+                    }
+                }
+            }
+        }
+        Pass::DataGradient => {
+            let steps = filters.chunks(P::SIDE * channels);
+            for (steps, line) in steps.zip(packed.chunks_exact_mut(P::SIDE * columns)) {
+                let line = &mut line[..P::SIDE * targets.len()];
+                match steps.len() > channels {
+                    true => P::lay(&[&steps[targets.clone()], &steps[channels..][targets.clone()]], line),
+                    false => P::lay(&[&steps[targets.clone()]], line),
+                }
+            }
+        }
+    }
+}
 
 /// Writes the weight gradient `[O, C / G, taps]` from its sums `[slab, tap x channel, slab's output channels]`;
 /// taps that always lie in the padding have none.

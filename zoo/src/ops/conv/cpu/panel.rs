@@ -77,9 +77,9 @@ impl Panel for bf16 {
 /// A number that maps hold: what goes into a convolution, and what comes out.
 pub(in super::super) trait Map: Element {
     /// What it is multiplied as with [`Isa::Avx512Bf16`].
-    type Pairs: Of<Self>;
+    type Pairs: Of<Self> + Of<f32>;
     /// What it is multiplied as with other instructions.
-    type Single: Of<Self>;
+    type Single: Of<Self> + Of<f32>;
 }
 
 impl Map for f32 {
@@ -92,7 +92,7 @@ impl Map for bf16 {
     type Single = f32;
 }
 
-/// A number of panels that are made of maps of `N`.
+/// A number of panels that are made of maps, or weights, of `N`.
 pub(in super::super) trait Of<N: Element>: Panel {
     /// Writes the numbers of `from`.
     fn copy(from: &[N], to: &mut [Self]);
@@ -124,6 +124,33 @@ impl Of<bf16> for f32 {
     #[inline(always)]
     fn lay(rows: &[&[bf16]], to: &mut [f32]) {
         Self::copy(rows[0], to);
+    }
+}
+
+impl Of<f32> for bf16 {
+    #[inline(always)]
+    fn copy(from: &[f32], to: &mut [bf16]) {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = bf16::narrow(*from);
+        }
+    }
+
+    #[inline(always)]
+    fn lay(rows: &[&[f32]], to: &mut [bf16]) {
+        let (to, _) = to.as_chunks_mut::<2>();
+        match rows {
+            [even] => {
+                for (to, even) in to.iter_mut().zip(*even) {
+                    *to = [bf16::narrow(*even), bf16::ZERO];
+                }
+            }
+            [even, odd, ..] => {
+                for ((to, even), odd) in to.iter_mut().zip(*even).zip(*odd) {
+                    *to = [bf16::narrow(*even), bf16::narrow(*odd)];
+                }
+            }
+            [] => {}
+        }
     }
 }
 

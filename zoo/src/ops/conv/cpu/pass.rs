@@ -22,7 +22,13 @@ use std::ops::Range;
 const ROWS: usize = 112;
 
 /// Writes all channels of the positions that `walk` visits, from panels of `P`.
-pub(super) fn dense<N: Map, P: Of<N>>(isa: Isa, problem: &Problem, pass: Pass, walk: &Walk, operands: Operands<N>) {
+pub(super) fn dense<N: Map, P: Of<N> + Of<f32>>(
+    isa: Isa,
+    problem: &Problem,
+    pass: Pass,
+    walk: &Walk,
+    operands: Operands<N>,
+) {
     let Operands { source, weight, finish, target } = operands;
     let slabs = Slabs::new(isa, problem, pass);
     let pieces = walk.pieces(slabs.source, slabs.count == 1, P::DEPTH, P::SIDE);
@@ -296,7 +302,7 @@ impl<N: Map, P: Of<N>> DensePass<'_, N, P> {
                         reads = true;
                         let end = start + range.len();
                         line[..start].fill(zero);
-                        P::copy(&self.source[range], &mut line[start..end]);
+                        <P as Of<N>>::copy(&self.source[range], &mut line[start..end]);
                         line[end..].fill(zero);
                     }
                 }
