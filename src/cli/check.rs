@@ -84,7 +84,7 @@ fn verdict(path: &Path, overrides: &[String], context: &Context) -> Verdict {
 }
 
 /// Keys that only an experiment has.
-const EXPERIMENT_KEYS: [&str; 20] = [
+const EXPERIMENT_KEYS: [&str; 21] = [
     "seed",
     "model",
     "data",
@@ -92,6 +92,7 @@ const EXPERIMENT_KEYS: [&str; 20] = [
     "batch_size",
     "eval_batch_size",
     "accumulate",
+    "grad_checkpointing",
     "workers",
     "prefetch",
     "epochs",

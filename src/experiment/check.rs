@@ -92,6 +92,7 @@ fn experiment(root: &Node, d: &mut Diagnostics) -> Option<Experiment> {
         node.choice("`precision`", &Precision::ALL.map(|one| (one.name(), one)), d)
     });
     let accumulate = or(f.get("accumulate"), 1, |node| node.size("`accumulate`", 1..=65_536, d));
+    let grad_checkpointing = or(f.get("grad_checkpointing"), false, |node| node.boolean("`grad_checkpointing`", d));
     let workers = or(f.get("workers"), 1, |node| node.size("`workers`", 0..=64, d));
     let prefetch = or(f.get("prefetch"), 2, |node| node.size("`prefetch`", 1..=64, d));
     let length = length(f, "the experiment", d);
@@ -129,6 +130,7 @@ fn experiment(root: &Node, d: &mut Diagnostics) -> Option<Experiment> {
         eval_batch_size: eval_batch_size?,
         precision: precision?,
         accumulate: accumulate?,
+        grad_checkpointing: grad_checkpointing?,
         workers: workers?,
         prefetch: prefetch?,
         length: length?,

@@ -51,6 +51,9 @@ pub struct Experiment {
     pub precision: Precision,
     /// Batches whose gradients make one optimizer step. The last step of an epoch takes what is left.
     pub accumulate: usize,
+    /// Whether the backward pass computes what is inside of the network's stages once more instead of keeping it:
+    /// less memory, a longer step, the same numbers.
+    pub grad_checkpointing: bool,
     /// Threads that load data.
     pub workers: usize,
     /// Finished batches that each of them may hold.

@@ -9,6 +9,7 @@ use candle_core::{D, DType, Device, Tensor};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
+use zoo::grad::checkpoint_stages;
 use zoo::models::Entry;
 use zoo::ops::{Target as Classes, cross_entropy};
 use zoo::params::{LoadReport, Loaded, Params};
@@ -29,6 +30,8 @@ pub struct Classify {
     pub label_smoothing: f64,
     /// What activations and their gradients are stored in.
     pub precision: Precision,
+    /// Whether the backward pass computes the network's stages once more instead of keeping what is in them.
+    pub grad_checkpointing: bool,
     /// Where it computes.
     pub device: Device,
     /// Where its first parameters come from.
@@ -132,6 +135,7 @@ impl Classify {
             val,
             label_smoothing: experiment.label_smoothing,
             precision: experiment.precision,
+            grad_checkpointing: experiment.grad_checkpointing,
             device: device.clone(),
             weights,
             data_sha256: data.sha256,
@@ -275,7 +279,8 @@ impl Task for Classify {
     }
 
     fn loss(&self, batch: &Batch) -> Result<Loss> {
-        loss(self.model.as_ref(), batch, self.label_smoothing, self.precision, &self.device)
+        let loss = || loss(self.model.as_ref(), batch, self.label_smoothing, self.precision, &self.device);
+        if self.grad_checkpointing { checkpoint_stages(loss) } else { loss() }
     }
 
     /// `loss` (without smoothing, so that runs with and without it can be compared), `top1` and `top5`.

@@ -136,9 +136,9 @@ impl InvertedResidual {
             &channels_last(x)?,
             |x| { self.bn1.forward_conv_t(&self.conv1, x, Activation::Silu, train) },
         )?;
-        let c2 = stage(&x, &self.layer1, |block, x| block.forward_t(x, train))?;
-        let c3 = stage(&c2, &self.layer2, |block, x| block.forward_t(x, train))?;
-        let c4 = stage(&c3, &self.layer3, |block, x| block.forward_t(x, train))?;
+        let c2 = stage(&x, &self.layer1, move |block, x| block.forward_t(x, train))?;
+        let c3 = stage(&c2, &self.layer2, move |block, x| block.forward_t(x, train))?;
+        let c4 = stage(&c3, &self.layer3, move |block, x| block.forward_t(x, train))?;
         Ok([c2, c3, c4])
     }
 }

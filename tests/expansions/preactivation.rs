@@ -141,9 +141,9 @@ impl Preactivation {
                 self.maxpool.forward(&x)
             },
         )?;
-        let c2 = stage(&x, &self.layer1, |block, x| block.forward_t(x, train))?;
-        let c3 = stage(&c2, &self.layer2, |block, x| block.forward_t(x, train))?;
-        let c4 = stage(&c3, &self.layer3, |block, x| block.forward_t(x, train))?;
+        let c2 = stage(&x, &self.layer1, move |block, x| block.forward_t(x, train))?;
+        let c3 = stage(&c2, &self.layer2, move |block, x| block.forward_t(x, train))?;
+        let c4 = stage(&c3, &self.layer3, move |block, x| block.forward_t(x, train))?;
         Ok([c2, c3, c4])
     }
 }

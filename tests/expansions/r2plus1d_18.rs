@@ -121,10 +121,10 @@ impl R2plus1d18 {
                 self.stem.4.forward_conv_t(&self.stem.3, &x, self.stem.5, train)
             },
         )?;
-        let c2 = stage(&x, &self.layer1, |block, x| block.forward_t(x, train))?;
-        let c3 = stage(&c2, &self.layer2, |block, x| block.forward_t(x, train))?;
-        let c4 = stage(&c3, &self.layer3, |block, x| block.forward_t(x, train))?;
-        let c5 = stage(&c4, &self.layer4, |block, x| block.forward_t(x, train))?;
+        let c2 = stage(&x, &self.layer1, move |block, x| block.forward_t(x, train))?;
+        let c3 = stage(&c2, &self.layer2, move |block, x| block.forward_t(x, train))?;
+        let c4 = stage(&c3, &self.layer3, move |block, x| block.forward_t(x, train))?;
+        let c5 = stage(&c4, &self.layer4, move |block, x| block.forward_t(x, train))?;
         Ok([c2, c3, c4, c5])
     }
 }

@@ -103,6 +103,15 @@ fn bf16_learns_as_f32_does() {
     assert!(!weights["conv1.weight"].iter().all(rounded), "the parameters are f32");
 }
 
+/// In losses, weights and running statistics.
+#[test]
+fn grad_checkpointing_changes_no_bit() {
+    for more in [&[][..], &["freeze={stages: 1, batch_norm: frozen}"]] {
+        let of = |checkpointing: &str| epoch(&experiment(&[more, &[checkpointing]].concat()));
+        assert_eq!(of("grad_checkpointing=false"), of("grad_checkpointing=true"), "{more:?}");
+    }
+}
+
 #[test]
 fn a_resumed_run_equals_an_uninterrupted_one() {
     let experiment = experiment(&[

@@ -139,6 +139,7 @@ pub fn experiment() -> Experiment {
         eval_batch_size: 8,
         precision: Precision::F32,
         accumulate: 1,
+        grad_checkpointing: false,
         workers: 0,
         prefetch: 1,
         length: Length::Epochs(2),

@@ -4,22 +4,53 @@
 //! activation alive. Inside [`no_grad`] the layers of this crate read their parameters detached, so
 //! nothing is recorded and memory is freed as the forward pass goes.
 
-pub use crate::ops::{backward, segment};
+pub use crate::ops::{backward, checkpoint, segment};
 
 use candle_core::Tensor;
 use std::cell::Cell;
+use std::thread::LocalKey;
 
-thread_local! { static RECORDING: Cell<bool> = const { Cell::new(true) }; }
+thread_local! {
+    static RECORDING: Cell<bool> = const { Cell::new(true) };
+    static CHECKPOINTING: Cell<bool> = const { Cell::new(false) };
+    static RECOMPUTING: Cell<bool> = const { Cell::new(false) };
+}
 
 /// Runs `f` without recording a graph on this thread, as `torch.no_grad()`.
 pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
-    struct Restore(bool);
+    with(&RECORDING, false, f)
+}
+
+/// Runs the forward pass `f` with each stage of a network as a [`checkpoint`]: in between, only the stages' outputs
+/// are in memory, and the backward pass computes each stage once more.
+pub fn checkpoint_stages<R>(f: impl FnOnce() -> R) -> R {
+    with(&CHECKPOINTING, true, f)
+}
+
+/// Whether stages are checkpoints.
+pub(crate) fn are_stages_checkpoints() -> bool {
+    CHECKPOINTING.get() && RECORDING.get()
+}
+
+/// Runs `f`, which ran before: what it leaves behind beside its result, as running statistics, it left then.
+pub(crate) fn recompute<R>(f: impl FnOnce() -> R) -> R {
+    with(&RECOMPUTING, true, f)
+}
+
+/// Whether what runs on this thread ran before, see [`checkpoint`].
+pub fn is_recomputing() -> bool {
+    RECOMPUTING.get()
+}
+
+/// Runs `f` with another value of a flag.
+fn with<R>(flag: &'static LocalKey<Cell<bool>>, value: bool, f: impl FnOnce() -> R) -> R {
+    struct Restore(&'static LocalKey<Cell<bool>>, bool);
     impl Drop for Restore {
         fn drop(&mut self) {
-            RECORDING.set(self.0);
+            self.0.set(self.1);
         }
     }
-    let _restore = Restore(RECORDING.replace(false));
+    let _restore = Restore(flag, flag.replace(value));
     f()
 }
 

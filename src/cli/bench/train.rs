@@ -13,6 +13,7 @@ use crate::train::step::StepOptions;
 use crate::train::train_step;
 use candle_core::Device;
 use clap::ValueEnum;
+use zoo::grad::checkpoint_stages;
 use zoo::params::{NormPolicy, Params};
 use zoo::random::ForwardKey;
 
@@ -23,12 +24,14 @@ Examples:
   resnet-zoo bench train resnet18 --batch 64 --size 64 --json
   resnet-zoo bench train r3d_18 --batch 2 --frames 16 --size 112
   resnet-zoo bench train resnet34 --batch 32 --freeze backbone  only the classifier learns
+  resnet-zoo bench train resnet50 --grad-checkpointing          less memory, and the same numbers
   resnet-zoo bench train resnet34 --against torch.jsonl         beside what others reach, as `bench compare`
 
 A step is what `run` does with a batch that is at hand: forward, cross-entropy with label smoothing 0.1, backward, AdamW
 with a learning rate of 0.001 and a weight decay of 0.01.
 JSON: one line, {bench: \"train\", model, variant, precision, batch, size, frames (of clips), img_s, best_img_s, ms, reps,
-rss_mib, others, steal, threads, isa, gflop_s, ceiling_pct}; `variant` is \"train\", or \"head\" with a frozen backbone.";
+rss_mib, others, steal, threads, isa, gflop_s, ceiling_pct}; `variant` is \"train\", \"grad_checkpointing\", or \"head\"
+with a frozen backbone.";
 
 const LR: f64 = 1e-3;
 const LABEL_SMOOTHING: f64 = 0.1;
@@ -41,6 +44,9 @@ pub(in crate::cli) struct Arguments {
     /// What is not trained
     #[arg(long, value_enum, value_name = "WHAT")]
     freeze: Option<Freeze>,
+    /// Compute what is in a stage again in the backward pass instead of keeping it
+    #[arg(long, conflicts_with = "freeze")]
+    grad_checkpointing: bool,
     #[command(flatten)]
     effort: Effort,
     #[command(flatten)]
@@ -62,7 +68,11 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
             card.name, card.name
         )));
     };
-    let variant = if arguments.freeze.is_some() { "head" } else { "train" };
+    let variant = match (arguments.freeze, arguments.grad_checkpointing) {
+        (Some(Freeze::Backbone), _) => "head",
+        (None, true) => "grad_checkpointing",
+        (None, false) => "train",
+    };
     let peers = arguments.against.read()?;
     peers.check(&workload.work("train", variant))?;
     let params = Params::new(0);
@@ -70,15 +80,19 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
         let options = FreezeOptions { backbone: true, stages: None, names: Vec::new(), batch_norm: NormPolicy::Frozen };
         freeze(&params, &options, Some(classifier))?;
     } else {
-        // The backward pass needs the output of every convolution again.
-        workload.check_memory(workload.multiplying().map(|row| row.output.iter().product::<usize>()).sum())?;
+        // The backward pass needs the output of every convolution again: with checkpoints those of a stage at a time.
+        let outputs = workload.multiplying().map(|row| row.output.iter().product::<usize>());
+        workload.check_memory(if arguments.grad_checkpointing { outputs.max().unwrap_or(0) } else { outputs.sum() })?;
     }
     let model = workload.build(&params)?;
     let batches = [workload.samples()?];
     let mut optimizer = optimizer(&params);
     let options = StepOptions { lr: LR, clip_norm: None, forward_key: ForwardKey::default() };
     let timing = arguments.effort.measure(|| {
-        let loss = |batch: &_| loss(model.as_ref(), batch, LABEL_SMOOTHING, workload.precision, &Device::Cpu);
+        let loss = |batch: &_| {
+            let loss = || loss(model.as_ref(), batch, LABEL_SMOOTHING, workload.precision, &Device::Cpu);
+            if arguments.grad_checkpointing { checkpoint_stages(loss) } else { loss() }
+        };
         let report = train_step(&mut optimizer, &batches, loss, &options)?;
         // A step that was not taken takes less time.
         if report.is_finite() { Ok(()) } else { Err(Error::failed(format!("{}: the loss is not finite", card.name))) }

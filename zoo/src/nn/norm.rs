@@ -1,7 +1,7 @@
 //! Normalisation with what follows it.
 
 use super::conv::Conv;
-use crate::grad::parameter;
+use crate::grad::{is_recomputing, parameter};
 use crate::ops::conv::{Fused, can_fuse};
 use crate::ops::{self, Activation, BatchStatistics, Epilogue};
 use candle_core::{DType, Result, Tensor, Var, bail};
@@ -148,8 +148,10 @@ impl BatchNorm {
             return ops::batch_norm_with(x, &affine, &self.running_mean, &self.running_var, eps, epilogue);
         }
         let (y, BatchStatistics { mean, variance }) = ops::batch_norm(x, &affine, self.config.eps, epilogue)?;
-        self.join(&self.running_mean, &mean)?;
-        self.join(&self.running_var, &variance)?;
+        if !is_recomputing() {
+            self.join(&self.running_mean, &mean)?;
+            self.join(&self.running_var, &variance)?;
+        }
         Ok(y)
     }
 

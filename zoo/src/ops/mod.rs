@@ -45,5 +45,5 @@ pub use norm::{BatchStatistics, Epilogue, batch_norm, batch_norm_with, group_nor
 pub use pool::{AvgPool, MaxPool, adaptive_avg_pool, avg_pool, global_avg_pool, max_pool};
 pub use scale::scale;
 pub use shortcut::pad_shortcut;
-pub use tape::{backward, segment};
+pub use tape::{backward, checkpoint, segment};
 pub use upsample::upsample_nearest;

@@ -4,10 +4,12 @@
 //! written twice and read twice, which on the large maps of a network costs a quarter of a training step.
 //! [`segment`] runs a part of a network with its ops recorded on a tape instead; candle sees one node, and the
 //! gradients inside are moved, not copied. [`backward`] spares the copies of the parameters' gradients too.
-//! `loss.backward()` gives the same gradients, slower.
+//! `loss.backward()` gives the same gradients, slower. [`checkpoint`] records nothing at first, and everything in the
+//! backward pass.
 
 use super::node::{Backward, TASK, enter, fill, values_of};
 use super::number::{Number, Stored, by_number};
+use crate::grad::recompute;
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Result, Shape, Tensor, TensorId, Var};
 use std::cell::RefCell;
@@ -56,13 +58,23 @@ fn sum_of<N: Number>(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     Tensor::from_vec(sum, a.shape(), &Device::Cpu)
 }
 
-/// The ops of a segment, in the order in which they ran.
-#[derive(Default)]
-struct Tape(Vec<Entry>);
+/// The ops of a segment.
+struct Tape {
+    /// Whether a backward pass is going to walk it.
+    keeps: bool,
+    /// In the order in which they ran, where it `keeps` them.
+    entries: Vec<Entry>,
+    /// All outputs.
+    made: Vec<TensorId>,
+    /// What the segment depends on: tracked tensors that it did not make, each once, in the order of their use.
+    inputs: Vec<Tensor>,
+}
 
 struct Entry {
     inputs: Vec<Tensor>,
-    output: Tensor,
+    output: TensorId,
+    /// Of the output; where there is none, it is that of the segment.
+    value: Option<Tensor>,
     backward: Backward,
 }
 
@@ -79,14 +91,45 @@ pub(super) fn push<T: Number>(inputs: &[&Tensor], result: Vec<T>, shape: Shape, 
         let tape = tape.as_mut().expect("the caller asked `is_running`");
         inputs.iter().for_each(|input| tape.join(input));
         let inputs = inputs.iter().map(|&input| input.clone()).collect();
-        tape.0.push(Entry { inputs, output: output.clone(), backward });
+        tape.add(inputs, &output, backward);
     });
     Ok(output)
 }
 
 impl Tape {
+    /// Runs `f(x)` with its ops on a tape.
+    fn of(keeps: bool, x: &Tensor, f: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<(Tensor, Tape)> {
+        /// Puts back the tape of before, also where `f` fails or panics.
+        struct Restore(Option<Tape>);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                TAPE.set(self.0.take());
+            }
+        }
+        let tape = Tape { keeps, entries: Vec::new(), made: Vec::new(), inputs: Vec::new() };
+        let restore = Restore(TAPE.replace(Some(tape)));
+        let y = f(x)?;
+        let mut tape = TAPE.take().expect("this function put it there");
+        drop(restore);
+        tape.join(&y);
+        Ok((y, tape))
+    }
+
+    fn add(&mut self, inputs: Vec<Tensor>, output: &Tensor, backward: Backward) {
+        for input in &inputs {
+            let known = self.inputs.iter().any(|known| known.id() == input.id());
+            if input.track_op() && !known && !self.made(input) {
+                self.inputs.push(input.clone());
+            }
+        }
+        self.made.push(output.id());
+        if self.keeps {
+            self.entries.push(Entry { inputs, output: output.id(), value: Some(output.clone()), backward });
+        }
+    }
+
     fn made(&self, tensor: &Tensor) -> bool {
-        self.0.iter().rev().any(|entry| entry.output.id() == tensor.id())
+        self.made.iter().rev().any(|&made| made == tensor.id())
     }
 
     /// Where candle's own operations made `tensor` from what is on the tape, they become an entry.
@@ -104,28 +147,33 @@ impl Tape {
             let mut gradients = (&through * gradient)?.sum_all()?.backward()?;
             Ok(ends.iter().map(|leaf| gradients.remove(leaf)).collect())
         });
-        self.0.push(Entry { inputs: leaves, output: tensor.clone(), backward });
+        self.add(leaves, tensor, backward);
     }
 
-    /// What the segment depends on: tracked tensors that it did not make, each once, in the order of their use.
-    fn inputs(&self) -> Vec<Tensor> {
-        let mut inputs: Vec<Tensor> = Vec::new();
-        for input in self.0.iter().flat_map(|entry| &entry.inputs) {
-            let known = inputs.iter().any(|known| known.id() == input.id());
-            if input.track_op() && !known && !self.made(input) {
-                inputs.push(input.clone());
-            }
+    /// Makes `y` the output of a node. Until the backward pass only the node holds its value.
+    fn enter(mut self, y: Tensor) -> Result<Tensor> {
+        let (output, inputs) = (y.id(), std::mem::take(&mut self.inputs));
+        if let Some(entry) = self.entries.iter_mut().rfind(|entry| entry.output == output) {
+            entry.value = None;
         }
-        inputs
+        let ids: Vec<TensorId> = inputs.iter().map(Tensor::id).collect();
+        node(&y, &inputs, Box::new(move |value, gradient| self.backward(output, value, gradient, &ids)))
     }
 
-    /// The gradients of `inputs`, from that of `output`.
-    fn backward(&self, output: TensorId, gradient: &Tensor, inputs: &[TensorId]) -> Result<Vec<Option<Tensor>>> {
+    /// The gradients of `inputs`, from that of `output`, which has this `value`.
+    fn backward(
+        &self,
+        output: TensorId,
+        value: &Tensor,
+        gradient: &Tensor,
+        inputs: &[TensorId],
+    ) -> Result<Vec<Option<Tensor>>> {
         let mut gradients = Gradients::default();
         gradients.add(output, gradient.clone())?;
-        for entry in self.0.iter().rev() {
-            let Some(gradient) = gradients.remove(entry.output.id()) else { continue };
-            let of_inputs = (entry.backward)(&entry.output.detach(), &gradient.contiguous()?)?;
+        for entry in self.entries.iter().rev() {
+            let Some(gradient) = gradients.remove(entry.output) else { continue };
+            let value = entry.value.as_ref().unwrap_or(value);
+            let of_inputs = (entry.backward)(&value.detach(), &gradient.contiguous()?)?;
             drop(gradient);
             for (input, gradient) in entry.inputs.iter().zip(of_inputs) {
                 if let Some(gradient) = gradient.filter(|_| input.track_op()) {
@@ -148,33 +196,47 @@ pub fn segment(x: &Tensor, f: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<
     if is_running() || Stored::of(&[x], &[]).is_none() {
         return f(x);
     }
-    /// Takes the tape away again, also where `f` fails or panics.
-    struct Running;
-    impl Drop for Running {
-        fn drop(&mut self) {
-            TAPE.take();
-        }
-    }
-    TAPE.set(Some(Tape::default()));
-    let running = Running;
-    let y = f(x)?;
-    let tape = TAPE.take().expect("this segment put it there");
-    drop(running);
-    join(tape, y)
+    let (y, tape) = Tape::of(true, x, f)?;
+    if tape.made(&y) { tape.enter(y) } else { Ok(y) }
 }
 
-/// The end of a segment. Not generic, so that it is compiled in this crate, with its optimisations.
-fn join(mut tape: Tape, y: Tensor) -> Result<Tensor> {
-    tape.join(&y);
+/// As [`segment`], but nothing that `f` computes is kept: the backward pass runs it once more, under
+/// [`recompute`] (Chen et al., "Training deep nets with sublinear memory cost" (2016)). It has to compute the same
+/// again, from the same parameters; then result and gradients are the same, bit for bit.
+///
+/// # Errors
+/// Those of `f`; in the backward pass also where `f` does not depend on the same tensors again.
+pub fn checkpoint<F>(x: &Tensor, f: F) -> Result<Tensor>
+where
+    F: Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
+{
+    if is_running() || Stored::of(&[x], &[]).is_none() {
+        return f(x);
+    }
+    // The tape that is not kept lets every op see what it sees while it is recorded: it takes the same way.
+    let (y, tape) = Tape::of(false, x, &f)?;
     if !tape.made(&y) {
         return Ok(y);
     }
-    let inputs = tape.inputs();
-    let (output, ids) = (y.id(), inputs.iter().map(Tensor::id).collect::<Vec<_>>());
-    let backward: Backward = Box::new(move |_, gradient| tape.backward(output, gradient, &ids));
+    let (inputs, x) = (tape.inputs, x.clone());
+    let len = inputs.len();
+    let backward: Backward = Box::new(move |_, gradient| {
+        let (y, tape) = recompute(|| Tape::of(true, &x, &f))?;
+        if tape.inputs.len() != len {
+            candle_core::bail!("a checkpoint depended on {len} tensors, and on {} when run again", tape.inputs.len());
+        }
+        // Some are made anew, such as packed parameters: they come in the same order.
+        let ids: Vec<TensorId> = tape.inputs.iter().map(Tensor::id).collect();
+        tape.backward(y.id(), &y, gradient, &ids)
+    });
+    node(&y, &inputs, backward)
+}
+
+/// A node of candle's graph with a copy of `y`, which belongs to another graph.
+fn node(y: &Tensor, inputs: &[Tensor], backward: Backward) -> Result<Tensor> {
     let inputs: Vec<&Tensor> = inputs.iter().collect();
     by_number!(
-        Stored::of(&[&y], &[]),
+        Stored::of(&[y], &[]),
         N => enter("segment", &inputs, copy::<N>(&y.contiguous()?)?, y.shape().clone(), backward),
         else candle_core::bail!("a segment ends in f32 or bf16, not {:?}", y.dtype())
     )
@@ -294,6 +356,48 @@ mod tests {
             |y: &Tensor| -> Result<Tensor> { Ok(backward(&y.sum_all()?)?.get(&x).expect("x is a variable").clone()) };
         let (ours, theirs) = (of(&y)?, of(&plain)?);
         assert_eq!((ours.dtype(), flat(&ours)), (DType::BF16, flat(&theirs)));
+        Ok(())
+    }
+
+    #[test]
+    fn a_checkpoint_changes_no_bit() -> Result<()> {
+        let (x, vars) = (var(&[2, 5, 5, 4], 9), block_vars());
+        let all: Vec<&Var> = std::iter::once(&x).chain(&vars).collect();
+        let of = |kept: bool| -> Result<_> {
+            let run = |x: &Tensor| {
+                let vars = vars.clone();
+                // Packed anew each time, as norms do with their parameters.
+                let packed = move |x: &Tensor| {
+                    let affine = Tensor::stack(&[&vars[1].get(0)?, &vars[1].get(1)?], 0)?;
+                    block(&batch_norm(x, &affine, 1e-5, Epilogue::default())?.0, &vars)
+                };
+                if kept { segment(x, packed) } else { checkpoint(x, packed) }
+            };
+            // The second one's input is no variable.
+            let y = run(&run(&x)?)?;
+            let loss = (y.sqr()?.sum_all()? + vars[0].sum_all()?)?;
+            let twice = [backward(&loss)?, loss.backward()?];
+            Ok((flat(&y), twice.map(|store| gradients(&all, &store))))
+        };
+        assert_eq!(of(true)?, of(false)?);
+        Ok(())
+    }
+
+    #[test]
+    fn a_checkpoint_runs_twice_and_says_when_it_differs() -> Result<()> {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        let (x, vars) = (var(&[2, 5, 5, 4], 9), block_vars());
+        let runs = std::sync::Arc::new(AtomicUsize::new(0));
+        let run = std::sync::Arc::clone(&runs);
+        let y = checkpoint(&x, move |x| {
+            let first = run.fetch_add(1, Ordering::Relaxed) == 0;
+            assert_eq!(crate::grad::is_recomputing(), !first);
+            if first { block(x, &vars) } else { add_activation(x, x, Activation::Relu) }
+        })?;
+        assert_eq!(runs.load(Ordering::Relaxed), 1);
+        let error = y.sum_all()?.backward().expect_err("it depends on other tensors").to_string();
+        assert!(error.contains("depended on 6 tensors, and on 1 when run again"), "{error}");
+        assert!(runs.load(Ordering::Relaxed) == 2 && !crate::grad::is_recomputing() && !is_running());
         Ok(())
     }
 

@@ -77,7 +77,7 @@ impl Backbone {
             initializers.push(quote!(#field: #value));
             let input = maps.last().map_or_else(|| quote!(x), |map| quote!(#map));
             passes.push(quote! {
-                let #map = stage(&#input, &self.#field, |block, x| block.forward_t(x, train))?;
+                let #map = stage(&#input, &self.#field, move |block, x| block.forward_t(x, train))?;
             });
             maps.push(map);
             (c_in, first) = (spec.out_channels(index), first + stage.depth);
