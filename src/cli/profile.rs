@@ -4,11 +4,9 @@ use super::table::{Align, Table};
 use super::{Context, human};
 use crate::error::Result;
 use crate::train::event::Event;
-use crate::train::task::{Loss, Metrics, Task};
 use serde_json::{Map, json};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use zoo::params::Params;
+use zoo::ops::profile::{Part, Pass};
 
 /// Times the parts of a run as its events go by.
 #[derive(Debug)]
@@ -18,8 +16,6 @@ pub(super) struct Profile {
     idle: Instant,
     steps: u64,
     data_wait: Duration,
-    /// Steps, waiting for data not included.
-    stepping: Duration,
     evaluation: Duration,
     checkpoint: Duration,
     /// What the registry and the screen took.
@@ -36,7 +32,6 @@ impl Profile {
             idle: now,
             steps: 0,
             data_wait: none,
-            stepping: none,
             evaluation: none,
             checkpoint: none,
             recording: none,
@@ -54,10 +49,9 @@ impl Profile {
         self.idle = Instant::now();
         let dealing = self.idle - arrived;
         match *event {
-            Event::Step { seconds: (seconds, waited), .. } => {
+            Event::Step { seconds: (_, waited), .. } => {
                 self.steps += 1;
                 self.data_wait += Duration::from_secs_f64(waited);
-                self.stepping += Duration::from_secs_f64((seconds - waited).max(0.));
                 self.recording += dealing;
             }
             Event::Evaluated { seconds, .. } => {
@@ -73,30 +67,30 @@ impl Profile {
         result
     }
 
-    /// The parts of the time up to now, of which the forward passes took `forward`.
-    fn parts(&self, forward: Duration) -> (Duration, [(&'static str, Duration); 7]) {
+    /// The parts of the time up to now, of which `work` is known more closely.
+    fn parts(&self, work: &[Part]) -> (Duration, Vec<(String, Duration)>) {
         let whole = self.begun.elapsed();
-        let known = self.data_wait + self.stepping + self.evaluation + self.checkpoint + self.recording;
-        let parts = [
-            ("data_wait", self.data_wait),
-            ("forward", forward),
-            ("backward_and_optimizer", self.stepping.saturating_sub(forward)),
-            ("evaluation", self.evaluation),
-            ("checkpoint", self.checkpoint),
-            ("recording", self.recording),
-            ("other", whole.saturating_sub(known)),
-        ];
+        let mut work = work.to_vec();
+        work.sort_by_key(|part| (part.pass, std::cmp::Reverse(part.time)));
+        let mut parts = vec![("data_wait".to_owned(), self.data_wait)];
+        parts.extend(work.iter().map(|part| (name(part), part.time)));
+        parts.extend(
+            [("evaluation", self.evaluation), ("checkpoint", self.checkpoint), ("recording", self.recording)]
+                .map(|(name, time)| (name.to_owned(), time)),
+        );
+        let known = parts.iter().map(|(_, time)| time).sum();
+        parts.push(("other".to_owned(), whole.saturating_sub(known)));
         (whole, parts)
     }
 
-    /// Prints a table, or the event `profile`.
+    /// Prints a table, or the event `profile`. `work` is what the steps consisted of.
     ///
     /// # Errors
     /// Where standard output cannot be written.
-    pub fn print(&self, forward: Duration, context: &mut Context) -> Result<()> {
-        let (whole, parts) = self.parts(forward);
+    pub fn print(&self, work: &[Part], context: &mut Context) -> Result<()> {
+        let (whole, parts) = self.parts(work);
         if context.json {
-            let parts = parts.into_iter().map(|(name, time)| (name.to_owned(), json!(time.as_secs_f64())));
+            let parts = parts.into_iter().map(|(name, time)| (name, json!(time.as_secs_f64())));
             return context.terminal.print_json_line(&json!({
                 "event": "profile", "steps": self.steps, "seconds": whole.as_secs_f64(),
                 "parts": parts.collect::<Map<_, _>>(),
@@ -105,75 +99,36 @@ impl Profile {
         let columns =
             [("part", Align::Left), ("seconds", Align::Right), ("ms a step", Align::Right), ("share", Align::Right)];
         let mut table = Table::new(&columns, &context.terminal);
-        for (name, time) in parts.into_iter().chain([("all", whole)]) {
+        for (name, time) in parts.into_iter().chain([("all".to_owned(), whole)]) {
             let seconds = time.as_secs_f64();
-            table.row([
-                name.replace('_', " "),
-                format!("{seconds:.2}"),
-                format!("{:.2}", 1e3 * seconds / self.steps.max(1) as f64),
-                human::percent(seconds / whole.as_secs_f64()),
-            ]);
+            if seconds >= LEAST {
+                table.row([
+                    name.replace('_', " "),
+                    format!("{seconds:.2}"),
+                    format!("{:.2}", 1e3 * seconds / self.steps.max(1) as f64),
+                    human::percent(seconds / whole.as_secs_f64()),
+                ]);
+            }
         }
         context.terminal.print("")?;
         context.terminal.print(&table.render())
     }
 }
 
-/// A task whose forward passes are timed.
-pub(super) struct Timed<'a, T> {
-    task: &'a T,
-    nanoseconds: AtomicU64,
-}
+/// Seconds that a table shows as more than 0.
+const LEAST: f64 = 0.005;
 
-impl<'a, T> Timed<'a, T> {
-    pub fn new(task: &'a T) -> Self {
-        Timed { task, nanoseconds: AtomicU64::new(0) }
-    }
-
-    /// What all training forward passes took, the loss included.
-    pub fn forward(&self) -> Duration {
-        Duration::from_nanos(self.nanoseconds.load(Ordering::Relaxed))
-    }
-}
-
-impl<T: Task> Task for Timed<'_, T> {
-    type Batch = T::Batch;
-
-    fn params(&self) -> &Params {
-        self.task.params()
-    }
-
-    fn samples(&self) -> (usize, usize) {
-        self.task.samples()
-    }
-
-    fn batches_per_epoch(&self) -> usize {
-        self.task.batches_per_epoch()
-    }
-
-    fn data_sha256(&self) -> &str {
-        self.task.data_sha256()
-    }
-
-    fn warnings(&self) -> &[String] {
-        self.task.warnings()
-    }
-
-    fn batches(&self, epoch: u64, first: usize) -> Result<impl Iterator<Item = Result<Self::Batch>>> {
-        self.task.batches(epoch, first)
-    }
-
-    fn loss(&self, batch: &Self::Batch) -> Result<Loss> {
-        let begun = Instant::now();
-        let loss = self.task.loss(batch);
-        let nanoseconds = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
-        loss
-    }
-
-    fn evaluate(&self, proceed: &mut dyn FnMut(usize) -> Result<bool>) -> Result<Option<Metrics>> {
-        self.task.evaluate(proceed)
-    }
+/// `convolution_data_gradient`, `norm_forward`, `optimizer`.
+fn name(part: &Part) -> String {
+    let pass = match part.pass {
+        Pass::Forward => "forward",
+        Pass::Recomputation => "recomputation",
+        Pass::Backward => "backward",
+        Pass::DataGradient => "data_gradient",
+        Pass::WeightGradient => "weight_gradient",
+        Pass::Update => return part.kind.to_owned(),
+    };
+    format!("{}_{pass}", part.kind)
 }
 
 #[cfg(test)]
@@ -195,9 +150,29 @@ mod tests {
         for event in &events {
             profile.observe(event, || Ok(())).expect("nothing to fail");
         }
-        let (_, parts) = profile.parts(Duration::from_secs(1));
-        let seconds = |wanted: &str| parts.iter().find(|(name, _)| *name == wanted).map(|(_, time)| time.as_secs());
-        assert_eq!((profile.steps, seconds("data_wait"), seconds("forward")), (2, Some(2), Some(1)));
-        assert_eq!((seconds("backward_and_optimizer"), seconds("evaluation")), (Some(3), Some(5)));
+        let part = |kind, pass, seconds| Part { kind, pass, time: Duration::from_secs(seconds) };
+        let work = [
+            part("optimizer", Pass::Update, 1),
+            part("norm", Pass::Forward, 2),
+            part("convolution", Pass::DataGradient, 4),
+            part("convolution", Pass::Forward, 3),
+        ];
+        let (_, parts) = profile.parts(&work);
+        let parts: Vec<(&str, u64)> = parts.iter().map(|(name, time)| (name.as_str(), time.as_secs())).collect();
+        assert_eq!(profile.steps, 2);
+        assert_eq!(
+            parts,
+            [
+                ("data_wait", 2),
+                ("convolution_forward", 3),
+                ("norm_forward", 2),
+                ("convolution_data_gradient", 4),
+                ("optimizer", 1),
+                ("evaluation", 5),
+                ("checkpoint", 0),
+                ("recording", 0),
+                ("other", 0),
+            ]
+        );
     }
 }

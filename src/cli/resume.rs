@@ -32,6 +32,9 @@ pub(super) struct Arguments {
     /// CPU threads; 0 means one for each core
     #[arg(long, default_value_t = 0, value_name = "N")]
     threads: usize,
+    /// Say at the end where the time went
+    #[arg(long)]
+    profile: bool,
 }
 
 pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
@@ -76,9 +79,14 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
     let exact = is_same_machine(&detail, &start);
     let recorder = Recorder::resume(context.store()?, lease, &uid, &start, found.record.as_ref())?;
     context.announce(&uid, &detail.listing.name, &detail.listing.model, &start)?;
-    let session =
-        Session { experiment: &experiment, resume: found.checkpoint, warnings: found.damaged, exact, profile: false };
-    session.train(&task, recorder, context)
+    Session {
+        experiment: &experiment,
+        resume: found.checkpoint,
+        warnings: found.damaged,
+        exact,
+        profile: arguments.profile,
+    }
+    .train(&task, recorder, context)
 }
 
 /// Where a run goes on, and what was wrong with newer checkpoints.

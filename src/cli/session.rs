@@ -1,6 +1,6 @@
 //! Training under observation: what `run` and `resume` share.
 
-use super::profile::{Profile, Timed};
+use super::profile::Profile;
 use super::progress::Progress;
 use super::table::{Align, Table};
 use super::terminal::SIGPIPE;
@@ -18,6 +18,7 @@ use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use zoo::ops::profile::collect;
 
 /// How a recorded run goes on.
 pub(super) struct Session<'a> {
@@ -59,15 +60,16 @@ impl Session<'_> {
     pub fn train<T: Task>(self, task: &T, mut recorder: Recorder, context: &mut Context) -> Result<()> {
         let uid = recorder.uid().to_owned();
         let (signal, stop) = (signals::listen()?, AtomicI32::new(0));
-        let (timed, mut profile) = (Timed::new(task), Profile::new());
-        let result = {
+        let mut profile = Profile::new();
+        let train = || {
             let progress = Progress::new(&mut context.terminal, context.json);
             let mut both = Both { recorder: &mut recorder, progress, profile: &mut profile, signal, stop: &stop };
             self.warnings
                 .iter()
                 .try_for_each(|message| both.observe(&Event::Warning { step: 0, message }))
-                .and_then(|()| fit(&timed, self.experiment, self.resume, &stop, &mut both))
+                .and_then(|()| fit(task, self.experiment, self.resume, &stop, &mut both))
         };
+        let (result, work) = if self.profile { collect(train) } else { (train(), Vec::new()) };
         let (state, reason) = match &result {
             Ok(outcome) if outcome.stopped_early => {
                 (RunState::Completed, Some("stopped early: the metric no longer got better".to_owned()))
@@ -78,7 +80,7 @@ impl Session<'_> {
         };
         let ended = recorder.end(state, reason);
         if self.profile && !matches!(result, Err(Error::Interrupted { signal: SIGPIPE })) {
-            profile.print(timed.forward(), context)?;
+            profile.print(&work, context)?;
         }
         match (result, ended) {
             // The registry's own failure comes back as the run's; ending it again then says nothing new.

@@ -13,6 +13,7 @@ use crate::train::task::Task;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Instant;
+use zoo::ops::profile::{self, Pass};
 use zoo::random::ForwardKey;
 
 /// How a run ended.
@@ -187,6 +188,7 @@ impl<'a, T: Task> Run<'a, T> {
             return Err(diverged(&report, step, epoch));
         }
         if let Some(ema) = &mut self.ema {
+            let _timer = profile::start("ema", Pass::Update);
             ema.update(step)?;
         }
         self.progress.steps += 1;
@@ -215,9 +217,11 @@ impl<'a, T: Task> Run<'a, T> {
         let passes = 1 + usize::from(self.ema.is_some());
         let samples = task.samples().1;
         let mut measure = |pass: usize| {
-            task.evaluate(&mut |done| {
-                observer.observe(&Event::Evaluating { done: (pass * samples + done, passes * samples) })?;
-                Ok(stop.load(Ordering::Relaxed) == 0)
+            profile::pause(|| {
+                task.evaluate(&mut |done| {
+                    observer.observe(&Event::Evaluating { done: (pass * samples + done, passes * samples) })?;
+                    Ok(stop.load(Ordering::Relaxed) == 0)
+                })
             })
         };
         let Some(live) = measure(0)? else { return Ok(()) };

@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::train::optimizer::{Optimizer, clip_scale, global_norm};
 use crate::train::task::{Loss, Metrics};
 use candle_core::{DType, Tensor};
+use zoo::ops::profile::{self, Pass};
 use zoo::random::{ForwardKey, with_forward_key};
 
 /// What a step depends on beside its batches.
@@ -51,7 +52,10 @@ pub fn train_step<B>(
     let mut sum = Sum::default();
     for (pass, batch) in batches.iter().enumerate() {
         let key = ForwardKey { step: options.forward_key.step + pass as u64, ..options.forward_key };
-        let loss = with_forward_key(key, || loss(batch))?;
+        let loss = {
+            let _timer = profile::start("other", Pass::Forward);
+            with_forward_key(key, || loss(batch))?
+        };
         let value = f64::from(loss.value.to_dtype(DType::F32)?.to_scalar::<f32>()?);
         sum.add(value, &loss);
         if !value.is_finite() {
@@ -61,6 +65,7 @@ pub fn train_step<B>(
     }
     // Gradients are sums in units of the first batch's size: a single batch is not scaled at all.
     let mean = sum.first_samples as f64 / sum.samples as f64;
+    let _timer = profile::start("optimizer", Pass::Update);
     let grad_norm = global_norm(&sum.gradients)? * mean;
     if grad_norm.is_finite() {
         optimizer.step(&sum.gradients, options.lr, mean * clip_scale(grad_norm, options.clip_norm))?;
@@ -92,6 +97,7 @@ impl Sum {
     }
 
     fn add_gradients(&mut self, optimizer: &Optimizer, loss: &Loss) -> Result<()> {
+        let _timer = profile::start("other", Pass::Backward);
         let mut store = zoo::grad::backward(&loss.value)?;
         let weight = loss.samples as f64 / self.first_samples as f64;
         for (at, parameter) in optimizer.parameters().iter().enumerate() {

@@ -55,6 +55,18 @@ impl Effort {
     /// # Errors
     /// The first one of `repeat`.
     pub fn measure(&self, mut repeat: impl FnMut() -> Result<()>) -> Result<Timing> {
+        self.measure_part(|| {
+            let start = Instant::now();
+            repeat()?;
+            Ok(start.elapsed())
+        })
+    }
+
+    /// Measures what `repeat` says that it took.
+    ///
+    /// # Errors
+    /// The first one of `repeat`.
+    pub fn measure_part(&self, mut repeat: impl FnMut() -> Result<Duration>) -> Result<Timing> {
         for _ in 0..self.warmup {
             repeat()?;
         }
@@ -62,9 +74,7 @@ impl Effort {
         let before = CpuTime::now();
         let begun = Instant::now();
         loop {
-            let start = Instant::now();
-            repeat()?;
-            times.push(start.elapsed().as_secs_f64());
+            times.push(repeat()?.as_secs_f64());
             let spent = begun.elapsed();
             if (times.len() >= self.reps as usize && spent.as_secs_f64() >= self.seconds) || spent >= LONGEST {
                 let noise = before.zip(CpuTime::now()).filter(|_| spent.as_secs_f64() >= SHORT);

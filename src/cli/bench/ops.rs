@@ -11,6 +11,7 @@ use crate::error::Result;
 use candle_core::{DType, Device, Tensor, Var};
 use resnet_codegen::shape::{Computation, Row, Windows};
 use serde_json::json;
+use zoo::ops::profile::{self, Pass};
 use zoo::ops::{self, AvgPool, Epilogue, Geometry, MaxPool};
 use zoo::random::{Key, Stream, stream_of};
 
@@ -22,9 +23,8 @@ Examples:
 
 Layers that compute the same are measured once. Convolutions are measured in GFLOP/s (two operations a
 multiply-accumulate of the direct algorithm), norms and pools in GB/s (the bytes that they read and write at the
-least: a training norm reads x twice forward, and x and the gradient twice backward). Backward passes are timed as a
-training step pays for them, with what candle adds. The part of the ceiling is that of multiplying in registers, or of
-copying main memory: what the caches hold can pass it.
+least: a training norm reads x twice forward, and x and the gradient twice backward). The part of the ceiling is that of
+multiplying in registers, or of copying main memory: what the caches hold can pass it.
 JSON: first {bench: \"ceiling\", isa, threads, gflop_s, copy_gb_s}; then one line a measurement, {bench: \"ops\",
 model, variant, precision, batch, size, layer, input, paths, count, ms, best_ms, reps, gflop_s or gb_s, ceiling_pct,
 others, steal, threads, isa}; `variant` is one of conv_forward, conv_data_gradient, conv_weight_gradient,
@@ -201,11 +201,11 @@ impl Bench<'_> {
         // The images want no gradient.
         if layer.paths[0] != self.workload.entry.card.first_conv {
             let y = ops::conv(Var::from_tensor(&x)?.as_tensor(), &weight, &geometry)?;
-            let timing = self.time(|| y.backward().map(drop))?;
+            let timing = self.time_backward(&y, Pass::DataGradient)?;
             results.push(self.result("conv_data_gradient", layer, &windows.input, &timing, work()));
         }
         let y = ops::conv(&x, Var::from_tensor(&weight)?.as_tensor(), &geometry)?;
-        let timing = self.time(|| y.backward().map(drop))?;
+        let timing = self.time_backward(&y, Pass::WeightGradient)?;
         results.push(self.result("conv_weight_gradient", layer, &windows.input, &timing, work()));
         Ok(results)
     }
@@ -221,7 +221,7 @@ impl Bench<'_> {
         };
         let forward = self.time(|| norm(&x.as_detached_tensor()).map(drop))?;
         let y = norm(x.as_tensor())?;
-        let backward = self.time(|| y.backward().map(drop))?;
+        let backward = self.time_backward(&y, Pass::Backward)?;
         let bytes = |passes| Work::Bytes(passes * self.bytes(shape));
         Ok(vec![
             self.result("norm_forward", layer, shape, &forward, bytes(3)),
@@ -238,7 +238,7 @@ impl Bench<'_> {
         let x = Var::from_tensor(&self.noise(&windows.input)?)?;
         let forward = self.time(|| pool(&x.as_detached_tensor()).map(drop))?;
         let y = pool(x.as_tensor())?;
-        let backward = self.time(|| y.backward().map(drop))?;
+        let backward = self.time_backward(&y, Pass::Backward)?;
         let bytes = || Work::Bytes(self.bytes(&windows.input) + self.bytes(&layer.row.output));
         Ok(vec![
             self.result("pool_forward", layer, &windows.input, &forward, bytes()),
@@ -248,6 +248,15 @@ impl Bench<'_> {
 
     fn time(&self, mut op: impl FnMut() -> candle_core::Result<()>) -> Result<Timing> {
         self.effort.measure(|| Ok(op()?))
+    }
+
+    /// The derivative of the op that made `y`, without what candle's graph does around it.
+    fn time_backward(&self, y: &Tensor, pass: Pass) -> Result<Timing> {
+        self.effort.measure_part(|| {
+            let (gradients, parts) = profile::collect(|| zoo::grad::backward(y));
+            drop(gradients?);
+            Ok(parts.iter().filter(|part| part.pass == pass).map(|part| part.time).sum())
+        })
     }
 
     /// A batch of noise for a layer whose input is `[channels, spatial..]`, channels last.

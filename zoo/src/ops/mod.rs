@@ -25,6 +25,7 @@ pub mod norm;
 mod number;
 mod parallel;
 pub mod pool;
+pub mod profile;
 pub mod scale;
 pub mod shortcut;
 mod tape;

@@ -7,6 +7,7 @@
 use super::isa::vectorised;
 use super::number::Number;
 use super::parallel::{Disjoint, output};
+use super::profile::{self, Pass};
 use super::tape;
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Result, Shape, Storage, StorageRef, Tensor,
@@ -115,7 +116,7 @@ pub(crate) type Gradients<const N: usize> = Result<[Option<Tensor>; N]>;
 pub(super) type Backward = Box<dyn Fn(&Tensor, &Tensor) -> Result<Vec<Option<Tensor>>> + Send + Sync>;
 
 /// Makes `result` a tensor that depends on `inputs`. `backward` maps the result and its gradient, both
-/// contiguous, to the gradients of the inputs.
+/// contiguous, to the gradients of the inputs. `name` is the op's kind in a profile.
 pub(crate) fn record<const N: usize, T, B>(
     name: &'static str,
     inputs: [&Tensor; N],
@@ -130,7 +131,10 @@ where
     if !inputs.iter().any(|input| input.track_op()) {
         return Tensor::from_vec(result, shape, &Device::Cpu);
     }
-    let backward: Backward = Box::new(move |y, dy| backward(y, dy).map(Vec::from));
+    let backward: Backward = Box::new(move |y, dy| {
+        let _timer = profile::start(name, Pass::Backward);
+        backward(y, dy).map(Vec::from)
+    });
     if tape::is_running() {
         return tape::push(&inputs, result, shape.into(), backward);
     }

@@ -9,6 +9,7 @@
 
 use super::node::{Backward, TASK, enter, fill, values_of};
 use super::number::{Number, Stored, by_number};
+use super::profile::{self, Pass};
 use crate::grad::recompute;
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Result, Shape, Tensor, TensorId, Var};
@@ -41,6 +42,7 @@ impl Gradients {
 }
 
 fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let _timer = profile::start("sum", Pass::Backward);
     by_number!(Stored::of(&[a, b], &[]), N => sum_of::<N>(&a.contiguous()?, &b.contiguous()?), else a + b)
 }
 
@@ -234,6 +236,7 @@ where
 
 /// A node of candle's graph with a copy of `y`, which belongs to another graph.
 fn node(y: &Tensor, inputs: &[Tensor], backward: Backward) -> Result<Tensor> {
+    let _timer = profile::forward("copy");
     let inputs: Vec<&Tensor> = inputs.iter().collect();
     by_number!(
         Stored::of(&[y], &[]),

@@ -29,7 +29,7 @@ pub(super) fn add_relu<N: Number>(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         })
     };
     let wants = [a.track_op(), b.track_op()];
-    record("add_relu", [&a, &b], y, a.shape(), move |y, dy| {
+    record("activation", [&a, &b], y, a.shape(), move |y, dy| {
         let dx = {
             let (y, dy) = (values_of(y)?, values_of(dy)?);
             let (y, dy): (&[N], &[N]) = (&y, &dy);

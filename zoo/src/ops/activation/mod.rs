@@ -13,6 +13,7 @@ pub(super) mod cpu;
 pub(super) mod reference;
 
 use crate::ops::number::{Stored, by_number};
+use crate::ops::profile;
 use candle_core::{Result, Tensor, bail};
 
 /// A function of each value.
@@ -37,6 +38,7 @@ impl Activation {
     /// # Errors
     /// Where the dtype is no float.
     pub fn forward(self, x: &Tensor) -> Result<Tensor> {
+        let _timer = profile::forward("activation");
         if !x.dtype().is_float() {
             bail!("an activation takes floats, not {:?}", x.dtype());
         }
@@ -54,6 +56,7 @@ impl Activation {
 /// # Errors
 /// Where the shapes differ.
 pub fn add_activation(a: &Tensor, b: &Tensor, activation: Activation) -> Result<Tensor> {
+    let _timer = profile::forward("activation");
     if a.dims() != b.dims() {
         bail!("add_activation takes equal shapes, not {:?} and {:?}", a.shape(), b.shape());
     }

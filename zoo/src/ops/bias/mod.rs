@@ -9,6 +9,7 @@ mod tests;
 
 use super::node::{computing, record, values, values_of};
 use super::number::{Number, Stored, by_number};
+use super::profile;
 use candle_core::{Device, Error, Result, Tensor};
 
 /// Adds `bias` `f32[C]` to the last axis of `x` `f32[.., C]` or `bf16[.., C]`.
@@ -16,6 +17,7 @@ use candle_core::{Device, Error, Result, Tensor};
 /// # Errors
 /// Where `x` has another number of channels than `bias`, or another type.
 pub fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let _timer = profile::forward("bias");
     let typed = bias.dtype() == x.dtype() || bias.dtype() == computing(x.dtype());
     if bias.rank() != 1 || x.dims().last() != bias.dims().last() || !typed {
         return Err(Error::Msg(format!(
@@ -37,7 +39,7 @@ pub fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
 fn on_cpu<N: Number>(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let y = cpu::add_bias::<N>(&values_of(x)?, &values(bias)?);
     let (wants, shape) = ([x.track_op(), bias.track_op()], bias.shape().clone());
-    record("add-bias", [x, bias], y, x.shape(), move |_, dy| {
+    record("bias", [x, bias], y, x.shape(), move |_, dy| {
         let sums =
             || Tensor::from_vec(cpu::sum_of_rows::<N>(&values_of(dy)?, shape.elem_count()), &shape, &Device::Cpu);
         Ok([wants[0].then(|| dy.clone()), wants[1].then(sums).transpose()?])

@@ -11,6 +11,7 @@ mod reference;
 
 use crate::ops::node::computing;
 use crate::ops::number::{Stored, by_number};
+use crate::ops::profile;
 use candle_core::{Result, Tensor, bail};
 use std::ops::Range;
 
@@ -80,12 +81,14 @@ impl Plan {
 
 /// The mean over each box of `x[N, spatial.., C]`, one axis of bins for each of its 1 to 3 spatial axes.
 pub(crate) fn mean(x: &Tensor, axes: Vec<Axis>) -> Result<Tensor> {
+    let _timer = profile::forward("pool");
     let plan = Plan::new(x, axes);
     by_number!(Stored::of(&[x], &[]), N => cpu::mean::<N, N>(x, plan), else reference::mean(x, &plan, x.dtype()))
 }
 
 /// As [`mean`], but the means of half-precision numbers are `f32`.
 pub(crate) fn wide_mean(x: &Tensor, axes: Vec<Axis>) -> Result<Tensor> {
+    let _timer = profile::forward("pool");
     let plan = Plan::new(x, axes);
     let wide = computing(x.dtype());
     by_number!(Stored::of(&[x], &[]), N => cpu::mean::<N, f32>(x, plan), else reference::mean(x, &plan, wide))
@@ -93,6 +96,7 @@ pub(crate) fn wide_mean(x: &Tensor, axes: Vec<Axis>) -> Result<Tensor> {
 
 /// The maximum over each box of `x[N, spatial.., C]`, one axis of bins for each of its 1 to 3 spatial axes.
 pub(crate) fn max(x: &Tensor, axes: Vec<Axis>) -> Result<Tensor> {
+    let _timer = profile::forward("pool");
     let plan = Plan::new(x, axes);
     let largest = plan.axes.iter().map(|axis| axis.bins.iter().map(Bin::len).max().unwrap_or(0));
     let stored = Stored::of(&[x], &[]).filter(|_| largest.product::<usize>() <= max::CELLS);

@@ -18,6 +18,7 @@ pub(crate) use problem::Problem;
 use super::Isa;
 use super::node::{record, values, values_of};
 use super::number::{Stored, by_number};
+use super::profile::{self, Pass};
 use candle_core::{Device, Result, Shape, Tensor};
 use cpu::{Finish, Map, Weight};
 
@@ -57,6 +58,7 @@ impl<const D: usize> Default for Geometry<D> {
 /// # Errors
 /// Where shapes, types or the geometry do not fit together.
 pub fn conv<const D: usize>(x: &Tensor, weight: &Tensor, geometry: &Geometry<D>) -> Result<Tensor> {
+    let _timer = profile::forward("convolution");
     let problem = Problem::new(x, weight, geometry)?;
     convolve(problem, D, x, weight)
 }
@@ -98,6 +100,7 @@ pub(crate) fn conv_fused<const D: usize>(
     fused: Option<Fused>,
     kept: Option<&KeptFilters>,
 ) -> Result<Tensor> {
+    let _timer = profile::forward("convolution");
     let problem = Problem::new(x, weight, geometry)?;
     let shape = problem.output_shape(D);
     if let Some(Fused { scale, shift, residual, .. }) = fused {
@@ -143,12 +146,14 @@ fn on_cpu<N: Map>(isa: Isa, problem: Problem, dims: usize, x: &Tensor, weight: &
     let y = cpu::forward::<N>(isa, &problem, &values_of(x)?, Weight::new(&values(weight)?), None)?;
     let wants = [x.track_op(), weight.track_op()];
     let (x_saved, weight_saved) = (x.detach(), weight.detach());
-    record("conv", [x, weight], y, problem.output_shape(dims), move |_, dy| {
+    record("convolution", [x, weight], y, problem.output_shape(dims), move |_, dy| {
         let dx = || {
+            let _timer = profile::start("convolution", Pass::DataGradient);
             let dx = cpu::data_gradient::<N>(isa, &problem, &values_of(dy)?, &values(&weight_saved)?)?;
             Tensor::from_vec(dx, x_saved.shape(), &Device::Cpu)
         };
         let dw = || {
+            let _timer = profile::start("convolution", Pass::WeightGradient);
             let dw = cpu::weight_gradient::<N>(isa, &problem, &values_of(&x_saved)?, &values_of(dy)?)?;
             Tensor::from_vec(dw, weight_saved.shape(), &Device::Cpu)
         };

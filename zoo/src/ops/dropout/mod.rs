@@ -9,6 +9,7 @@ mod cpu;
 mod reference;
 
 use crate::ops::number::{Number, Stored, by_number};
+use crate::ops::profile;
 use crate::random::{Key, Stream};
 use candle_core::{Result, Tensor, bail};
 
@@ -56,6 +57,7 @@ pub fn drop_path(x: &Tensor, rate: DropRate, key: Key) -> Result<Tensor> {
 }
 
 fn drop(x: &Tensor, mask: Mask) -> Result<Tensor> {
+    let _timer = profile::forward("dropout");
     if x.rank() == 0 || !x.dtype().is_float() {
         bail!("dropout takes floats [N, ..], not {:?} of {:?}", x.shape(), x.dtype());
     }

@@ -9,6 +9,7 @@ mod cpu;
 mod reference;
 
 use crate::ops::node::in_main_memory;
+use crate::ops::profile;
 use candle_core::{DType, Result, Tensor, bail};
 
 /// What the samples are.
@@ -26,6 +27,7 @@ pub enum Target<'a> {
 /// # Errors
 /// Where shapes do not fit, there is no sample, or a class index is not below K.
 pub fn cross_entropy(logits: &Tensor, target: Target, smoothing: f64) -> Result<Tensor> {
+    let _timer = profile::forward("loss");
     let &[samples, classes] = logits.dims() else {
         bail!("cross_entropy takes logits [N, K], not {:?}", logits.shape());
     };

@@ -38,10 +38,8 @@ pub(super) fn normalise<N: Element>(
         wants: [x.track_op(), affine.track_op(), residual.as_ref().is_some_and(Tensor::track_op)],
     };
     match &residual {
-        Some(residual) => {
-            record("normalise", [&x, &affine, residual], y, x.shape(), move |y, dy| backward.run::<N>(y, dy))
-        }
-        None => record("normalise", [&x, &affine], y, x.shape(), move |y, dy| {
+        Some(residual) => record("norm", [&x, &affine, residual], y, x.shape(), move |y, dy| backward.run::<N>(y, dy)),
+        None => record("norm", [&x, &affine], y, x.shape(), move |y, dy| {
             let [dx, daffine, _] = backward.run::<N>(y, dy)?;
             Ok([dx, daffine])
         }),

@@ -15,6 +15,7 @@ mod passes;
 mod reference;
 
 use crate::ops::number::{Stored, by_number};
+use crate::ops::profile;
 use candle_core::{D, Result, Tensor, bail};
 
 /// What the same pass over memory does after normalising.
@@ -43,6 +44,7 @@ pub struct BatchStatistics {
 /// # Errors
 /// Where shapes do not fit, or a channel has fewer than two values.
 pub fn batch_norm(x: &Tensor, affine: &Tensor, eps: f64, epilogue: Epilogue) -> Result<(Tensor, BatchStatistics)> {
+    let _timer = profile::forward("norm");
     let channels = check("batch_norm", x, affine, epilogue)?;
     let rows = x.elem_count() / channels;
     if rows < 2 {
@@ -79,6 +81,7 @@ pub fn batch_norm_with(
     eps: f64,
     epilogue: Epilogue,
 ) -> Result<Tensor> {
+    let _timer = profile::forward("norm");
     let channels = check("batch_norm", x, affine, epilogue)?;
     if mean.dims() != [channels] || variance.dims() != [channels] {
         bail!("batch_norm takes statistics of [{channels}], not {:?} and {:?}", mean.shape(), variance.shape());
@@ -98,6 +101,7 @@ pub fn batch_norm_with(
 /// # Errors
 /// Where shapes do not fit, or the groups do not divide the channels.
 pub fn group_norm(x: &Tensor, affine: &Tensor, groups: usize, eps: f64, epilogue: Epilogue) -> Result<Tensor> {
+    let _timer = profile::forward("norm");
     let channels = check("group_norm", x, affine, epilogue)?;
     if groups == 0 || !channels.is_multiple_of(groups) {
         bail!("group_norm takes a number of groups that divides the channels, not {groups} of {channels}");

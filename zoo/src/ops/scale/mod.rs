@@ -7,6 +7,7 @@ mod cpu;
 mod reference;
 
 use crate::ops::number::{Stored, by_number};
+use crate::ops::profile;
 use candle_core::{Result, Tensor, bail};
 
 /// `x[N, .., C]` times `s[N, C]`, which is `f32` where `x` is half precision.
@@ -14,6 +15,7 @@ use candle_core::{Result, Tensor, bail};
 /// # Errors
 /// Where the shapes do not fit.
 pub fn scale(x: &Tensor, s: &Tensor) -> Result<Tensor> {
+    let _timer = profile::forward("scale");
     let dims = x.dims();
     if dims.len() < 2 || s.dims() != [dims[0], dims[dims.len() - 1]] {
         bail!("scale takes [N, .., C] and [N, C], not {:?} and {:?}", x.shape(), s.shape());
