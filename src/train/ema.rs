@@ -2,9 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::experiment::EmaOptions;
-use crate::train::values::{self, CHUNK};
+use crate::train::values;
 use candle_core::{Device, Tensor, Var};
-use rayon::prelude::*;
 use std::collections::BTreeMap;
 use zoo::update;
 
@@ -13,33 +12,35 @@ use zoo::update;
 pub struct Ema {
     options: EmaOptions,
     averages: Vec<(String, Var, Vec<f32>)>,
+    /// How many of them are of what an optimizer trains; those come first.
+    trained: usize,
 }
 
 impl Ema {
-    /// Averages that start at the variables' present values.
+    /// Averages that start at the present values of what an optimizer trains, in its order, and of `buffers`.
     ///
     /// # Errors
     /// Where a variable is not `f32`.
-    pub fn new(options: EmaOptions, variables: &[(String, Var)]) -> Result<Self> {
+    pub fn new(options: EmaOptions, trained: &[(String, Var)], buffers: &[(String, Var)]) -> Result<Self> {
         let average = |(name, var): &(String, Var)| -> Result<_> {
             Ok((name.clone(), var.clone(), values::read(var, <[f32]>::to_vec)?))
         };
-        Ok(Ema { options, averages: variables.iter().map(average).collect::<Result<_>>()? })
+        let averages = trained.iter().chain(buffers).map(average).collect::<Result<_>>()?;
+        Ok(Ema { options, averages, trained: trained.len() })
     }
 
-    /// Moves the averages towards the variables after optimizer step `step`, from 0.
+    /// Moves the averages of the buffers after optimizer step `step`, from 0, and lends those of what is trained: the
+    /// optimizer moves them in the same pass as the parameters, with the weight that comes with them.
     ///
     /// # Errors
     /// Where a variable cannot be read.
-    pub fn update(&mut self, step: u64) -> Result<()> {
+    pub fn follow(&mut self, step: u64) -> Result<(f32, impl Iterator<Item = &mut [f32]>)> {
         let weight = (1. - decay_at(&self.options, step)) as f32;
-        self.averages.par_iter_mut().try_for_each(|(_, var, average)| {
-            values::read(var, |values| {
-                let chunks = average.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK));
-                chunks.for_each(|(average, values)| update::average(average, values, weight));
-            })
-        })?;
-        Ok(())
+        let (trained, buffers) = self.averages.split_at_mut(self.trained);
+        for (_, var, average) in buffers {
+            values::read(var, |values| update::average(average, values, weight))?;
+        }
+        Ok((weight, trained.iter_mut().map(|(_, _, average)| average.as_mut_slice())))
     }
 
     /// Runs `f` while the variables hold the averages.
@@ -100,21 +101,27 @@ mod tests {
     fn averages_follow_are_lent_and_restored() -> Result<()> {
         let var = Var::new(&[0f32, 8.], &Device::Cpu)?;
         let variables = [("w".to_owned(), var.clone())];
-        let mut ema = Ema::new(EmaOptions { decay: 0.75, warmup: false }, &variables)?;
-        var.set(&Tensor::new(&[4f32, 0.], &Device::Cpu)?)?;
-        ema.update(0)?;
-        let lent = ema.with_averages(|| Ok(var.to_vec1::<f32>()?))?;
-        assert_eq!((lent, var.to_vec1::<f32>()?), (vec![1., 6.], vec![4., 0.]));
-        let mut other = Ema::new(EmaOptions { decay: 0.75, warmup: false }, &variables)?;
-        other.restore(&ema.state()?)?;
-        assert_eq!(other.averages[0].2, [1., 6.]);
+        let options = EmaOptions { decay: 0.75, warmup: false };
+        // As a buffer it is moved at once, as a trained parameter by whoever trains it.
+        for (trained, buffers) in [(&[][..], &variables[..]), (&variables, &[])] {
+            var.set(&Tensor::new(&[0f32, 8.], &Device::Cpu)?)?;
+            let mut ema = Ema::new(options.clone(), trained, buffers)?;
+            var.set(&Tensor::new(&[4f32, 0.], &Device::Cpu)?)?;
+            let (weight, lent) = ema.follow(0)?;
+            lent.for_each(|average| update::average(average, &[4., 0.], weight));
+            let lent = ema.with_averages(|| Ok(var.to_vec1::<f32>()?))?;
+            assert_eq!((lent, var.to_vec1::<f32>()?), (vec![1., 6.], vec![4., 0.]));
+            let mut other = Ema::new(options.clone(), trained, buffers)?;
+            other.restore(&ema.state()?)?;
+            assert_eq!(other.averages[0].2, [1., 6.]);
+        }
         Ok(())
     }
 
     #[test]
     fn an_error_inside_gives_the_values_back() -> Result<()> {
         let var = Var::new(&[1f32], &Device::Cpu)?;
-        let mut ema = Ema::new(EmaOptions { decay: 0.5, warmup: false }, &[("w".to_owned(), var.clone())])?;
+        let mut ema = Ema::new(EmaOptions { decay: 0.5, warmup: false }, &[("w".to_owned(), var.clone())], &[])?;
         var.set(&Tensor::new(&[3f32], &Device::Cpu)?)?;
         assert!(ema.with_averages(|| Err::<(), _>(Error::failed("no"))).is_err());
         assert_eq!(var.to_vec1::<f32>()?, [3.]);

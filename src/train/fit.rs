@@ -13,7 +13,7 @@ use crate::train::task::Task;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Instant;
-use zoo::ops::profile::{self, Pass};
+use zoo::ops::profile;
 use zoo::random::ForwardKey;
 
 /// How a run ended.
@@ -94,8 +94,7 @@ impl<'a, T: Task> Run<'a, T> {
             run.progress = checkpoint.progress.clone();
         }
         if let Some(options) = &experiment.ema {
-            let variables = [task.params().trainable(), task.params().buffers()].concat();
-            let mut ema = Ema::new(options.clone(), &variables)?;
+            let mut ema = Ema::new(options.clone(), &task.params().trainable(), &task.params().buffers())?;
             if let Some(checkpoint) = &resume {
                 ema.restore(&checkpoint.ema)?;
             }
@@ -171,7 +170,8 @@ impl<'a, T: Task> Run<'a, T> {
             clip_norm: self.experiment.clip_norm,
             forward_key: ForwardKey { seed: self.experiment.seed, step: pass },
         };
-        let report = train_step(&mut self.optimizer, batches, |batch| self.task.loss(batch), &options)?;
+        let report =
+            train_step(&mut self.optimizer, batches, |batch| self.task.loss(batch), &options, self.ema.as_mut())?;
         let names: Vec<(String, f64)> =
             report.metrics.iter().map(|(name, value)| (format!("train.{name}"), *value)).collect();
         let mut metrics = vec![("train.loss", report.loss)];
@@ -186,10 +186,6 @@ impl<'a, T: Task> Run<'a, T> {
         })?;
         if !report.is_finite() {
             return Err(diverged(&report, step, epoch));
-        }
-        if let Some(ema) = &mut self.ema {
-            let _timer = profile::start("ema", Pass::Update);
-            ema.update(step)?;
         }
         self.progress.steps += 1;
         self.progress.evaluation_due =

@@ -4,6 +4,7 @@
 
 use crate::error::{Error, Result};
 use crate::experiment::OptimizerOptions;
+use crate::train::ema::Ema;
 use crate::train::values::{self, CHUNK};
 use candle_core::{Device, Tensor, Var};
 use rayon::prelude::*;
@@ -50,11 +51,18 @@ impl Optimizer {
     }
 
     /// Takes a step: each of `gradients` belongs to the parameter at its place, is multiplied with
-    /// `gradient_scale` (clipping), and moves the parameter with learning rate `lr`.
+    /// `gradient_scale` (clipping), and moves the parameter with learning rate `lr`. The averages, of the same
+    /// parameters, follow.
     ///
     /// # Errors
     /// Where a gradient does not have its parameter's shape.
-    pub fn step(&mut self, gradients: &[Tensor], lr: f64, gradient_scale: f64) -> Result<()> {
+    pub fn step(
+        &mut self,
+        gradients: &[Tensor],
+        lr: f64,
+        gradient_scale: f64,
+        averages: Option<&mut Ema>,
+    ) -> Result<()> {
         assert_eq!(gradients.len(), self.parameters.len(), "each parameter has one gradient");
         for (parameter, gradient) in self.parameters.iter().zip(gradients) {
             if gradient.shape() != parameter.var.shape() {
@@ -68,13 +76,21 @@ impl Optimizer {
         }
         self.steps += 1;
         let (options, steps) = (&self.options, self.steps);
+        let mut averages: Vec<Option<Average>> = match averages {
+            Some(ema) => {
+                let (weight, averages) = ema.follow(steps - 1)?;
+                averages.map(|values| Some(Average { values, weight })).collect()
+            }
+            None => self.parameters.iter().map(|_| None).collect(),
+        };
+        assert_eq!(averages.len(), self.parameters.len(), "averages are of the parameters");
         // All parameters at once, because most are too small to keep every thread busy. A thread that waits for the rest of
         // one takes up another, whose variable has its own lock.
-        self.parameters.par_iter().zip(&mut self.slots).zip(gradients).try_for_each(
-            |((parameter, slots), gradient)| {
+        self.parameters.par_iter().zip(&mut self.slots).zip(gradients).zip(&mut averages).try_for_each(
+            |(((parameter, slots), gradient), average)| {
                 let update = Update::new(options, parameter, lr, gradient_scale, steps);
                 values::read(gradient, |gradient| {
-                    values::change(&parameter.var, |values| update.step(values, gradient, slots))
+                    values::change(&parameter.var, |values| update.step(values, gradient, slots, average))
                 })?
             },
         )?;
@@ -131,6 +147,12 @@ fn slot_names(options: &OptimizerOptions) -> &'static [&'static str] {
     }
 }
 
+/// The average of a parameter, and by which part of the difference it moves towards its values.
+struct Average<'a> {
+    values: &'a mut [f32],
+    weight: f32,
+}
+
 /// One step of one parameter.
 enum Update {
     Sgd(Sgd),
@@ -166,18 +188,36 @@ impl Update {
         }
     }
 
-    /// Moves the values of a parameter, and what the optimizer remembers of them.
-    fn step(&self, values: &mut [f32], gradient: &[f32], slots: &mut [Vec<f32>]) {
-        let chunks = values.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK));
+    /// Moves the values of a parameter, what the optimizer remembers of them, and then their average.
+    fn step(&self, values: &mut [f32], gradient: &[f32], slots: &mut [Vec<f32>], average: &mut Option<Average>) {
+        let count = values.len().div_ceil(CHUNK);
+        let (weight, averages): (f32, Vec<Option<&mut [f32]>>) = match average {
+            Some(Average { values, weight }) => (*weight, values.chunks_mut(CHUNK).map(Some).collect()),
+            None => (0., (0..count).map(|_| None).collect()),
+        };
+        // While the chunk is in the cache.
+        let follow = |average: Option<&mut [f32]>, values: &[f32]| {
+            if let Some(average) = average {
+                update::average(average, values, weight);
+            }
+        };
+        let chunks = values.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK)).zip(averages);
         match (self, slots) {
-            (Update::Sgd(sgd), []) => chunks.for_each(|(values, gradient)| sgd.step(values, gradient)),
-            (Update::Sgd(sgd), [buffer]) => chunks
-                .zip(buffer.par_chunks_mut(CHUNK))
-                .for_each(|((values, gradient), buffer)| sgd.step_with_momentum(values, gradient, buffer)),
+            (Update::Sgd(sgd), []) => chunks.for_each(|((values, gradient), average)| {
+                sgd.step(values, gradient);
+                follow(average, values);
+            }),
+            (Update::Sgd(sgd), [buffer]) => {
+                chunks.zip(buffer.par_chunks_mut(CHUNK)).for_each(|(((values, gradient), average), buffer)| {
+                    sgd.step_with_momentum(values, gradient, buffer);
+                    follow(average, values);
+                })
+            }
             (Update::AdamW(adamw), [exp_avg, exp_avg_sq]) => chunks
                 .zip(exp_avg.par_chunks_mut(CHUNK).zip(exp_avg_sq.par_chunks_mut(CHUNK)))
-                .for_each(|((values, gradient), (exp_avg, exp_avg_sq))| {
+                .for_each(|(((values, gradient), average), (exp_avg, exp_avg_sq))| {
                     adamw.step(values, gradient, exp_avg, exp_avg_sq);
+                    follow(average, values);
                 }),
             _ => unreachable!("an optimizer has the slots that `slot_names` names"),
         }
@@ -255,7 +295,7 @@ pub fn place(name: &str) -> Place {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::{AdamWOptions, SgdOptions};
+    use crate::experiment::{AdamWOptions, EmaOptions, SgdOptions};
 
     /// A weight that decays and a bias that does not, after four steps with made-up gradients.
     fn run(options: OptimizerOptions, split: Option<u64>) -> Vec<f32> {
@@ -280,7 +320,7 @@ mod tests {
             let t = t as f32;
             let w = Tensor::new(&[0.3 * t, -0.2, 0.05 * t * t], &Device::Cpu).expect("on the CPU");
             let b = Tensor::new(&[0.7 / t], &Device::Cpu).expect("on the CPU");
-            optimizer.step(&[w, b], lr, 1.).expect("shapes fit");
+            optimizer.step(&[w, b], lr, 1., None).expect("shapes fit");
         }
         parameters.iter().flat_map(|p| p.var.to_vec1::<f32>().expect("one dimension")).collect()
     }
@@ -320,6 +360,28 @@ mod tests {
                 assert!((found - expected).abs() < 3e-7, "{options:?}: {found} instead of {expected}");
             }
         }
+    }
+
+    /// Averages that follow in the same pass have the bits of those that are moved afterwards.
+    #[test]
+    fn averages_follow() -> Result<()> {
+        let ema = EmaOptions { decay: 0.9, warmup: true };
+        for options in [sgd(0.9, true), sgd(0., false), adamw()] {
+            let start: Vec<f32> = (0..2 * CHUNK + 5).map(|at| (at as f32 * 0.37).sin()).collect();
+            let var = Var::new(&start[..], &Device::Cpu)?;
+            let parameter = Parameter { name: "w".to_owned(), var: var.clone(), lr_scale: 1., decays: true };
+            let mut optimizer = Optimizer::new(options, vec![parameter]);
+            let mut averages = Ema::new(ema.clone(), &[("w".to_owned(), var.clone())], &[])?;
+            let mut expected = start;
+            for step in 0..4u64 {
+                let gradient = (&var.detach() * 0.5)?;
+                optimizer.step(&[gradient], 0.1, 1., Some(&mut averages))?;
+                let (weight, _) = Ema::new(ema.clone(), &[], &[])?.follow(step)?;
+                update::average(&mut expected, &var.to_vec1::<f32>()?, weight);
+            }
+            assert_eq!(averages.state()?["w"].to_vec1::<f32>()?, expected);
+        }
+        Ok(())
     }
 
     #[test]

@@ -1,11 +1,15 @@
 //! One optimizer step.
 
 use crate::error::{Error, Result};
-use crate::train::optimizer::{Optimizer, clip_scale, global_norm};
+use crate::train::ema::Ema;
+use crate::train::optimizer::{Optimizer, Parameter, clip_scale, global_norm};
 use crate::train::task::{Loss, Metrics};
-use candle_core::{DType, Tensor};
+use crate::train::values::{self, CHUNK};
+use candle_core::{DType, Tensor, Var};
+use rayon::prelude::*;
 use zoo::ops::profile::{self, Pass};
 use zoo::random::{ForwardKey, with_forward_key};
+use zoo::update;
 
 /// What a step depends on beside its batches.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,8 +42,8 @@ impl StepReport {
     }
 }
 
-/// Takes one optimizer step on the mean loss over the samples of `batches`, at least one. Where loss or
-/// gradient are not finite, the parameters stay as they are.
+/// Takes one optimizer step on the mean loss over the samples of `batches`, at least one, and has `averages` follow.
+/// Where loss or gradient are not finite, both stay as they are.
 ///
 /// # Errors
 /// Those of `loss`, and where a parameter gets no gradient: its graph was cut.
@@ -48,6 +52,7 @@ pub fn train_step<B>(
     batches: &[B],
     loss: impl Fn(&B) -> Result<Loss>,
     options: &StepOptions,
+    averages: Option<&mut Ema>,
 ) -> Result<StepReport> {
     let mut sum = Sum::default();
     for (pass, batch) in batches.iter().enumerate() {
@@ -68,7 +73,7 @@ pub fn train_step<B>(
     let _timer = profile::start("optimizer", Pass::Update);
     let grad_norm = global_norm(&sum.gradients)? * mean;
     if grad_norm.is_finite() {
-        optimizer.step(&sum.gradients, options.lr, mean * clip_scale(grad_norm, options.clip_norm))?;
+        optimizer.step(&sum.gradients, options.lr, mean * clip_scale(grad_norm, options.clip_norm), averages)?;
     }
     Ok(sum.report(grad_norm))
 }
@@ -76,6 +81,7 @@ pub fn train_step<B>(
 #[derive(Default)]
 struct Sum {
     gradients: Vec<Tensor>,
+    batches: usize,
     first_samples: usize,
     samples: usize,
     loss: f64,
@@ -99,21 +105,33 @@ impl Sum {
     fn add_gradients(&mut self, optimizer: &Optimizer, loss: &Loss) -> Result<()> {
         let _timer = profile::start("other", Pass::Backward);
         let mut store = zoo::grad::backward(&loss.value)?;
-        let weight = loss.samples as f64 / self.first_samples as f64;
-        for (at, parameter) in optimizer.parameters().iter().enumerate() {
-            let gradient = store.remove(&parameter.var).ok_or_else(|| {
+        let gradient = |parameter: &Parameter| {
+            store.remove(&parameter.var).ok_or_else(|| {
                 Error::failed(format!(
                     "`{}` gets no gradient: the loss does not depend on it, so freeze it or mend the model",
                     parameter.name
                 ))
-            })?;
-            match self.gradients.get_mut(at) {
-                None => self.gradients.push(gradient),
-                Some(sum) if weight == 1. => *sum = (&*sum + gradient)?,
-                Some(sum) => *sum = (&*sum + (gradient * weight)?)?,
-            }
+            })
+        };
+        let gradients = optimizer.parameters().iter().map(gradient).collect::<Result<Vec<_>>>()?;
+        let (batches, weight) = (self.batches, (loss.samples as f64 / self.first_samples as f64) as f32);
+        self.batches += 1;
+        if batches == 0 {
+            self.gradients = gradients;
+            return Ok(());
         }
-        Ok(())
+        self.gradients.par_iter_mut().zip(&gradients).try_for_each(|(sum, gradient)| {
+            // Two parameters may have got the same tensor of the first batch: what is added to is a copy.
+            let own = Var::from_tensor(&if batches == 1 { sum.detach() } else { sum.clone() })?;
+            values::change(&own, |sum| {
+                values::read(gradient, |gradient| {
+                    let chunks = sum.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK));
+                    chunks.for_each(|(sum, gradient)| update::add(sum, gradient, weight));
+                })
+            })??;
+            *sum = own.into_inner();
+            Ok(())
+        })
     }
 
     fn report(self, grad_norm: f64) -> StepReport {
@@ -131,8 +149,7 @@ impl Sum {
 mod tests {
     use super::*;
     use crate::experiment::{OptimizerOptions, SgdOptions};
-    use crate::train::optimizer::Parameter;
-    use candle_core::{Device, Var};
+    use candle_core::Device;
 
     /// Fits `w` to the mean of the samples: loss = mean (w - x)^2.
     fn squared_distance(w: &Var, batch: &[f32]) -> Result<Loss> {
@@ -148,7 +165,7 @@ mod tests {
         let parameter = Parameter { name: "w".to_owned(), var: w.clone(), lr_scale: 1., decays: true };
         let mut optimizer = Optimizer::new(OptimizerOptions::Sgd(options), vec![parameter]);
         let options = StepOptions { lr: 0.1, clip_norm, forward_key: ForwardKey::default() };
-        let report = train_step(&mut optimizer, batches, |batch| squared_distance(&w, batch), &options);
+        let report = train_step(&mut optimizer, batches, |batch| squared_distance(&w, batch), &options, None);
         (w.to_vec1::<f32>().expect("one number")[0], report.expect("a step"))
     }
 
@@ -167,6 +184,31 @@ mod tests {
         }
         let (_, parts) = step(&[vec![2.], vec![5., 5., 5.]], None);
         assert_eq!(parts.metrics, [("first", 4.25)]);
+    }
+
+    /// The ReLU of a sum has one gradient for both operands: sums of it must not be added up twice.
+    #[test]
+    fn gradients_that_share_memory_accumulate_apart() {
+        let options =
+            SgdOptions { lr: 1., momentum: 0., nesterov: false, weight_decay: 0., decay_norm_and_bias: false };
+        let vars = [1f32, 2.].map(|value| Var::new(&[value], &Device::Cpu).expect("on the CPU"));
+        let parameter = |(name, var): (&str, &Var)| Parameter {
+            name: name.to_owned(),
+            var: var.clone(),
+            lr_scale: 1.,
+            decays: true,
+        };
+        let parameters = ["a", "b"].into_iter().zip(&vars).map(parameter).collect();
+        let mut optimizer = Optimizer::new(OptimizerOptions::Sgd(options), parameters);
+        let loss = |factor: &f64| {
+            let [a, b] = &vars;
+            let value = (zoo::ops::add_activation(a, b, zoo::ops::Activation::Relu)?.sum_all()? * *factor)?;
+            Ok(Loss { value, samples: 1, metrics: Vec::new() })
+        };
+        let options = StepOptions { lr: 0.5, clip_norm: None, forward_key: ForwardKey::default() };
+        train_step(&mut optimizer, &[1., 2., 3., 6.], loss, &options, None).expect("a step");
+        let found = vars.map(|var| var.to_vec1::<f32>().expect("one number")[0]);
+        assert_eq!(found, [1. - 0.5 * 3., 2. - 0.5 * 3.]);
     }
 
     #[test]
@@ -195,7 +237,7 @@ mod tests {
         let mut optimizer = Optimizer::new(OptimizerOptions::Sgd(options), vec![lost]);
         let options = StepOptions { lr: 0.1, clip_norm: None, forward_key: ForwardKey::default() };
         let other = Var::new(&[1f32], &Device::Cpu).expect("on the CPU");
-        let error = train_step(&mut optimizer, &[vec![1f32]], |batch| squared_distance(&other, batch), &options);
+        let error = train_step(&mut optimizer, &[vec![1f32]], |batch| squared_distance(&other, batch), &options, None);
         assert!(error.expect_err("no gradient").to_string().starts_with("`lost` gets no gradient"));
     }
 }

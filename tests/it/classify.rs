@@ -64,7 +64,7 @@ fn epoch(experiment: &Experiment) -> (Vec<u64>, BTreeMap<String, Vec<f32>>) {
         let forward_key = ForwardKey { seed: 0, step: step as u64 };
         let options = StepOptions { lr: 0.05, clip_norm: Some(1.), forward_key };
         let batch = batch.expect("data");
-        let report = train_step(&mut optimizer, &[batch], |batch| task.loss(batch), &options).expect("a step");
+        let report = train_step(&mut optimizer, &[batch], |batch| task.loss(batch), &options, None).expect("a step");
         losses.extend([report.loss.to_bits(), report.grad_norm.to_bits()]);
     }
     let metrics = task.evaluate(&mut |_| Ok(true)).expect("data").expect("not stopped");

@@ -99,7 +99,7 @@ fn train(model: &str, batch: usize, options: OptimizerOptions, warmup: u64) -> V
             forward_key: ForwardKey { seed: 0, step: step as u64 },
         };
         let loss = |index: &usize| Ok(Loss { value: loss_of(*index, true)?, samples: batch, metrics: Vec::new() });
-        losses.push(train_step(&mut optimizer, &[step % BATCHES], loss, &options).unwrap().loss);
+        losses.push(train_step(&mut optimizer, &[step % BATCHES], loss, &options, None).unwrap().loss);
     }
     let evaluated = zoo::no_grad(|| loss_of(0, false)).unwrap();
     losses.push(f64::from(evaluated.to_scalar::<f32>().unwrap()));

@@ -76,6 +76,13 @@ pub fn average(averages: &mut [f32], values: &[f32], weight: f32) {
     }
 }
 
+/// Adds `weight` times the numbers of `other`.
+pub fn add(sum: &mut [f32], other: &[f32], weight: f32) {
+    for (sum, other) in sum.iter_mut().zip(other) {
+        *sum += weight * other;
+    }
+}
+
 /// The sum of squares of each run of `chunk` numbers, added up one after the other in f64.
 ///
 /// # Panics
@@ -152,6 +159,7 @@ mod tests {
             };
             adamw.step(&mut r, &gradient, &mut m, &mut v);
             average(&mut a, &gradient, 0.25);
+            add(&mut a, &gradient, 0.75);
             [p, q, r, a, b, m, v]
         };
         let whole = step(0..37);

@@ -93,7 +93,7 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
             let loss = || loss(model.as_ref(), batch, LABEL_SMOOTHING, workload.precision, &Device::Cpu);
             if arguments.grad_checkpointing { checkpoint_stages(loss) } else { loss() }
         };
-        let report = train_step(&mut optimizer, &batches, loss, &options)?;
+        let report = train_step(&mut optimizer, &batches, loss, &options, None)?;
         // A step that was not taken takes less time.
         if report.is_finite() { Ok(()) } else { Err(Error::failed(format!("{}: the loss is not finite", card.name))) }
     })?;
