@@ -112,12 +112,51 @@ pub(crate) fn fill_rows<N: Number>(
 /// The gradients of an op's inputs; `None` where nobody asks.
 pub(crate) type Gradients<const N: usize> = Result<[Option<Tensor>; N]>;
 
-/// The way back through an op, whatever its number of inputs.
-pub(super) type Backward = Box<dyn Fn(&Tensor, &Tensor) -> Result<Vec<Option<Tensor>>> + Send + Sync>;
+/// [`Gradients`] of any number of inputs.
+type AllGradients = Result<Vec<Option<Tensor>>>;
+type OfGradient = dyn Fn(&Tensor) -> AllGradients + Send + Sync;
+type OfResult = dyn Fn(&Tensor, &Tensor) -> AllGradients + Send + Sync;
 
-/// Makes `result` a tensor that depends on `inputs`. `backward` maps the result and its gradient, both
-/// contiguous, to the gradients of the inputs. `name` is the op's kind in a profile.
+/// The way back through an op, whatever its number of inputs.
+pub(super) enum Backward {
+    /// From the gradient of the result.
+    Gradient(Box<OfGradient>),
+    /// From the result, which has to be kept for it, and its gradient.
+    Result(Box<OfResult>),
+}
+
+impl Backward {
+    /// The gradients of the inputs. `gradient` is contiguous.
+    pub(super) fn run(&self, result: &Tensor, gradient: &Tensor) -> AllGradients {
+        match self {
+            Backward::Gradient(run) => run(gradient),
+            Backward::Result(run) => run(&result.detach(), gradient),
+        }
+    }
+}
+
+/// Makes `result` a tensor that depends on `inputs`. `backward` maps its gradient, contiguous, to the gradients of the
+/// inputs. `name` is the op's kind in a profile.
 pub(crate) fn record<const N: usize, T, B>(
+    name: &'static str,
+    inputs: [&Tensor; N],
+    result: Vec<T>,
+    shape: impl Into<Shape>,
+    backward: B,
+) -> Result<Tensor>
+where
+    T: Number,
+    B: Fn(&Tensor) -> Gradients<N> + Send + Sync + 'static,
+{
+    let backward = move |gradient: &Tensor| {
+        let _timer = profile::start(name, Pass::Backward);
+        backward(gradient).map(Vec::from)
+    };
+    keep(name, &inputs, result, shape.into(), Backward::Gradient(Box::new(backward)))
+}
+
+/// As [`record`], but `backward` needs the result too, which therefore stays in memory.
+pub(crate) fn record_with_result<const N: usize, T, B>(
     name: &'static str,
     inputs: [&Tensor; N],
     result: Vec<T>,
@@ -128,17 +167,27 @@ where
     T: Number,
     B: Fn(&Tensor, &Tensor) -> Gradients<N> + Send + Sync + 'static,
 {
+    let backward = move |result: &Tensor, gradient: &Tensor| {
+        let _timer = profile::start(name, Pass::Backward);
+        backward(result, gradient).map(Vec::from)
+    };
+    keep(name, &inputs, result, shape.into(), Backward::Result(Box::new(backward)))
+}
+
+fn keep<T: Number>(
+    name: &'static str,
+    inputs: &[&Tensor],
+    result: Vec<T>,
+    shape: Shape,
+    backward: Backward,
+) -> Result<Tensor> {
     if !inputs.iter().any(|input| input.track_op()) {
         return Tensor::from_vec(result, shape, &Device::Cpu);
     }
-    let backward: Backward = Box::new(move |y, dy| {
-        let _timer = profile::start(name, Pass::Backward);
-        backward(y, dy).map(Vec::from)
-    });
     if tape::is_running() {
-        return tape::push(&inputs, result, shape.into(), backward);
+        return tape::push(inputs, result, shape, backward);
     }
-    enter(name, &inputs, result, shape.into(), backward)
+    enter(name, inputs, result, shape, backward)
 }
 
 /// Makes `result` a node of candle's graph, with any number of inputs.
@@ -174,13 +223,13 @@ fn tokens(inputs: &[&Tensor], rest: &Rest) -> Result<Tensor> {
         let rest = Arc::clone(rest);
         let take = move |at: usize| rest.lock().expect("nothing panics while it is held").get_mut(at)?.take();
         let (len, tracked) = (pair.len(), token.track_op());
-        let backward: Backward = Box::new(move |_, gradient| {
+        let backward = move |gradient: &Tensor| {
             let mut gradients: Vec<Option<Tensor>> = (0..len).map(|k| take(2 * i + k)).collect();
             gradients.push(tracked.then(|| gradient.clone()));
             Ok(gradients)
-        });
+        };
         let result = Mutex::new(Some((CpuStorage::F32(vec![0.]), Shape::from(()))));
-        let node = Node { name: "token", result, backward, rest: None };
+        let node = Node { name: "token", result, backward: Backward::Gradient(Box::new(backward)), rest: None };
         token = match pair {
             [x] => x.apply_op2(&token, node)?,
             [x, y] => x.apply_op3(y, &token, node)?,
@@ -206,7 +255,7 @@ impl Node {
     }
 
     fn gradients<const N: usize>(&self, inputs: [&Tensor; N], result: &Tensor, gradient: &Tensor) -> Gradients<N> {
-        let mut gradients = (self.backward)(&result.detach(), &gradient.contiguous()?)?;
+        let mut gradients = self.backward.run(result, &gradient.contiguous()?)?;
         if let Some(rest) = &self.rest {
             *rest.lock().expect("nothing panics while it is held") = gradients.split_off(N - 1);
             gradients.push(Some(Tensor::zeros((), DType::F32, &Device::Cpu)?));

@@ -73,9 +73,10 @@ struct Tape {
 }
 
 struct Entry {
-    inputs: Vec<Tensor>,
+    /// Those that are tracked.
+    inputs: Vec<Option<TensorId>>,
     output: TensorId,
-    /// Of the output; where there is none, it is that of the segment.
+    /// Of the output, where `backward` needs it and the segment's node does not have it anyway.
     value: Option<Tensor>,
     backward: Backward,
 }
@@ -92,7 +93,6 @@ pub(super) fn push<T: Number>(inputs: &[&Tensor], result: Vec<T>, shape: Shape, 
     TAPE.with_borrow_mut(|tape| {
         let tape = tape.as_mut().expect("the caller asked `is_running`");
         inputs.iter().for_each(|input| tape.join(input));
-        let inputs = inputs.iter().map(|&input| input.clone()).collect();
         tape.add(inputs, &output, backward);
     });
     Ok(output)
@@ -117,8 +117,8 @@ impl Tape {
         Ok((y, tape))
     }
 
-    fn add(&mut self, inputs: Vec<Tensor>, output: &Tensor, backward: Backward) {
-        for input in &inputs {
+    fn add(&mut self, inputs: &[&Tensor], output: &Tensor, backward: Backward) {
+        for &input in inputs {
             let known = self.inputs.iter().any(|known| known.id() == input.id());
             if input.track_op() && !known && !self.made(input) {
                 self.inputs.push(input.clone());
@@ -126,7 +126,9 @@ impl Tape {
         }
         self.made.push(output.id());
         if self.keeps {
-            self.entries.push(Entry { inputs, output: output.id(), value: Some(output.clone()), backward });
+            let inputs = inputs.iter().map(|input| input.track_op().then(|| input.id())).collect();
+            let value = matches!(backward, Backward::Result(_)).then(|| output.clone());
+            self.entries.push(Entry { inputs, output: output.id(), value, backward });
         }
     }
 
@@ -145,11 +147,11 @@ impl Tape {
             return;
         }
         let (through, ends) = (tensor.clone(), leaves.clone());
-        let backward: Backward = Box::new(move |_, gradient| {
+        let backward = move |gradient: &Tensor| {
             let mut gradients = (&through * gradient)?.sum_all()?.backward()?;
             Ok(ends.iter().map(|leaf| gradients.remove(leaf)).collect())
-        });
-        self.add(leaves, tensor, backward);
+        };
+        self.add(&leaves.iter().collect::<Vec<_>>(), tensor, Backward::Gradient(Box::new(backward)));
     }
 
     /// Makes `y` the output of a node. Until the backward pass only the node holds its value.
@@ -159,7 +161,8 @@ impl Tape {
             entry.value = None;
         }
         let ids: Vec<TensorId> = inputs.iter().map(Tensor::id).collect();
-        node(&y, &inputs, Box::new(move |value, gradient| self.backward(output, value, gradient, &ids)))
+        let backward = move |value: &Tensor, gradient: &Tensor| self.backward(output, value, gradient, &ids);
+        node(&y, &inputs, Backward::Result(Box::new(backward)))
     }
 
     /// The gradients of `inputs`, from that of `output`, which has this `value`.
@@ -175,11 +178,11 @@ impl Tape {
         for entry in self.entries.iter().rev() {
             let Some(gradient) = gradients.remove(entry.output) else { continue };
             let value = entry.value.as_ref().unwrap_or(value);
-            let of_inputs = (entry.backward)(&value.detach(), &gradient.contiguous()?)?;
+            let of_inputs = entry.backward.run(value, &gradient.contiguous()?)?;
             drop(gradient);
             for (input, gradient) in entry.inputs.iter().zip(of_inputs) {
-                if let Some(gradient) = gradient.filter(|_| input.track_op()) {
-                    gradients.add(input.id(), gradient)?;
+                if let (Some(input), Some(gradient)) = (input, gradient) {
+                    gradients.add(*input, gradient)?;
                 }
             }
         }
@@ -222,7 +225,7 @@ where
     }
     let (inputs, x) = (tape.inputs, x.clone());
     let len = inputs.len();
-    let backward: Backward = Box::new(move |_, gradient| {
+    let backward = move |gradient: &Tensor| {
         let (y, tape) = recompute(|| Tape::of(true, &x, &f))?;
         if tape.inputs.len() != len {
             candle_core::bail!("a checkpoint depended on {len} tensors, and on {} when run again", tape.inputs.len());
@@ -230,8 +233,8 @@ where
         // Some are made anew, such as packed parameters: they come in the same order.
         let ids: Vec<TensorId> = tape.inputs.iter().map(Tensor::id).collect();
         tape.backward(y.id(), &y, gradient, &ids)
-    });
-    node(&y, &inputs, backward)
+    };
+    node(&y, &inputs, Backward::Gradient(Box::new(backward)))
 }
 
 /// A node of candle's graph with a copy of `y`, which belongs to another graph.

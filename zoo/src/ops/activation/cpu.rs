@@ -1,5 +1,5 @@
 use super::Activation;
-use crate::ops::node::{TASK, fill, record, values_of};
+use crate::ops::node::{TASK, fill, record_with_result, values_of};
 use crate::ops::number::Number;
 use candle_core::{Device, Result, Tensor};
 use std::f32::consts::{FRAC_1_SQRT_2, TAU};
@@ -29,7 +29,7 @@ pub(super) fn add_relu<N: Number>(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         })
     };
     let wants = [a.track_op(), b.track_op()];
-    record("activation", [&a, &b], y, a.shape(), move |y, dy| {
+    record_with_result("activation", [&a, &b], y, a.shape(), move |y, dy| {
         let dx = {
             let (y, dy) = (values_of(y)?, values_of(dy)?);
             let (y, dy): (&[N], &[N]) = (&y, &dy);
@@ -62,7 +62,7 @@ fn apply<N: Number>(
         })
     };
     let saved = x.detach();
-    record("activation", [&x], y, x.shape(), move |y, dy| {
+    record_with_result("activation", [&x], y, x.shape(), move |y, dy| {
         let (x, y, dy_values) = (values_of(&saved)?, values_of(y)?, values_of(dy)?);
         let (x, y, dy_values): (&[N], &[N], &[N]) = (&x, &y, &dy_values);
         let dx = fill(x.len(), TASK, |task, dx: &mut [N]| {

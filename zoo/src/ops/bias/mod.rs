@@ -39,7 +39,7 @@ pub fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
 fn on_cpu<N: Number>(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let y = cpu::add_bias::<N>(&values_of(x)?, &values(bias)?);
     let (wants, shape) = ([x.track_op(), bias.track_op()], bias.shape().clone());
-    record("bias", [x, bias], y, x.shape(), move |_, dy| {
+    record("bias", [x, bias], y, x.shape(), move |dy| {
         let sums =
             || Tensor::from_vec(cpu::sum_of_rows::<N>(&values_of(dy)?, shape.elem_count()), &shape, &Device::Cpu);
         Ok([wants[0].then(|| dy.clone()), wants[1].then(sums).transpose()?])

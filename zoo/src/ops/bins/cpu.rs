@@ -8,7 +8,7 @@ pub(super) fn mean<N: Number, M: Number>(x: &Tensor, plan: Plan) -> Result<Tenso
     let x = x.contiguous()?;
     let y = mean_forward::<N, M>(&values_of(&x)?, &plan);
     let (shape, input) = (plan.shape.clone(), x.shape().clone());
-    record("pool", [&x], y, shape, move |_, dy| {
+    record("pool", [&x], y, shape, move |dy| {
         let dx = mean_backward::<M, N>(&values_of(dy)?, &plan);
         Ok([Some(Tensor::from_vec(dx, input.clone(), &Device::Cpu)?)])
     })

@@ -18,7 +18,7 @@ pub(super) fn max<N: Element>(x: &Tensor, plan: Plan) -> Result<Tensor> {
     let x = x.contiguous()?;
     let (y, winners) = forward::<N>(isa, &values_of(&x)?, &plan)?;
     let (shape, input) = (plan.shape.clone(), x.shape().clone());
-    record("pool", [&x], y, shape, move |_, dy| {
+    record("pool", [&x], y, shape, move |dy| {
         let dx = backward::<N>(isa, &values_of(dy)?, &winners, &plan)?;
         Ok([Some(Tensor::from_vec(dx, input.clone(), &Device::Cpu)?)])
     })

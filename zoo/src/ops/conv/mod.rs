@@ -146,7 +146,7 @@ fn on_cpu<N: Map>(isa: Isa, problem: Problem, dims: usize, x: &Tensor, weight: &
     let y = cpu::forward::<N>(isa, &problem, &values_of(x)?, Weight::new(&values(weight)?), None)?;
     let wants = [x.track_op(), weight.track_op()];
     let (x_saved, weight_saved) = (x.detach(), weight.detach());
-    record("convolution", [x, weight], y, problem.output_shape(dims), move |_, dy| {
+    record("convolution", [x, weight], y, problem.output_shape(dims), move |dy| {
         let dx = || {
             let _timer = profile::start("convolution", Pass::DataGradient);
             let dx = cpu::data_gradient::<N>(isa, &problem, &values_of(dy)?, &values(&weight_saved)?)?;

@@ -7,7 +7,7 @@ pub(super) fn apply<N: Number>(x: &Tensor, mask: Mask) -> Result<Tensor> {
     let x = x.contiguous()?;
     let samples = x.dims()[0];
     let y = masked::<N>(&values_of(&x)?, samples, mask);
-    record("dropout", [&x], y, x.shape(), move |_, dy| {
+    record("dropout", [&x], y, x.shape(), move |dy| {
         let dx = masked::<N>(&values_of(dy)?, samples, mask);
         Ok([Some(Tensor::from_vec(dx, dy.shape(), &Device::Cpu)?)])
     })

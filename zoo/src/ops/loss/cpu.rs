@@ -13,7 +13,7 @@ pub(super) fn cross_entropy(logits: &Tensor, target: Checked, smoothing: f64) ->
     let (loss, normalisers) =
         with_slices(&target, |target| Ok(forward(&values(&logits)?, &target, classes, smoothing)))?;
     let saved = logits.detach();
-    record("loss", [&logits], vec![loss], (), move |_, gradient| {
+    record("loss", [&logits], vec![loss], (), move |gradient| {
         let share = f64::from(gradient.to_scalar::<f32>()?) / samples as f64;
         let dx = with_slices(&target, |target| {
             Ok(backward(&values(&saved)?, &target, classes, smoothing, &normalisers, share))

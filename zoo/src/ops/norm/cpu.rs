@@ -6,7 +6,7 @@ use super::passes::{AddMoments, AddSums, BLOCK, Gradient, Joined, Line, Mask, Mo
 use super::{Epilogue, Extent};
 use crate::ops::Isa;
 use crate::ops::lanes::{self, Element};
-use crate::ops::node::{Gradients, TASK, record, values, values_of};
+use crate::ops::node::{Gradients, TASK, record, record_with_result, values, values_of};
 use crate::ops::parallel::{Disjoint, bypasses_caches, output};
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
@@ -34,13 +34,14 @@ pub(super) fn normalise<N: Element>(
         x: x.detach(),
         affine: affine.detach(),
         of_x,
-        has_residual: residual.is_some(),
         wants: [x.track_op(), affine.track_op(), residual.as_ref().is_some_and(Tensor::track_op)],
     };
     match &residual {
-        Some(residual) => record("norm", [&x, &affine, residual], y, x.shape(), move |y, dy| backward.run::<N>(y, dy)),
-        None => record("norm", [&x, &affine], y, x.shape(), move |y, dy| {
-            let [dx, daffine, _] = backward.run::<N>(y, dy)?;
+        Some(residual) => record_with_result("norm", [&x, &affine, residual], y, x.shape(), move |y, dy| {
+            backward.run::<N>(Some(y), dy)
+        }),
+        None => record("norm", [&x, &affine], y, x.shape(), move |dy| {
+            let [dx, daffine, _] = backward.run::<N>(None, dy)?;
             Ok([dx, daffine])
         }),
     }
@@ -231,7 +232,6 @@ struct Backward {
     affine: Tensor,
     /// Whether the statistics depend on `x`.
     of_x: bool,
-    has_residual: bool,
     /// Who needs a gradient: x, affine, residual.
     wants: [bool; 3],
 }
@@ -263,33 +263,34 @@ impl<'a, N: Element> Relu<'a, N> {
 }
 
 impl Backward {
-    fn run<N: Element>(&self, y: &Tensor, dy: &Tensor) -> Gradients<3> {
+    /// From the gradient of the result, and with a residual the result `y`.
+    fn run<N: Element>(&self, y: Option<&Tensor>, dy: &Tensor) -> Gradients<3> {
         let [wants_x, wants_affine, wants_residual] = self.wants;
-        let (x, y, g) = (values_of::<N>(&self.x)?, values_of::<N>(y)?, values_of::<N>(dy)?);
-        let affine = values(&self.affine)?;
+        let (x, g, affine) = (values_of::<N>(&self.x)?, values_of::<N>(dy)?, values(&self.affine)?);
+        let y = y.map(values_of::<N>).transpose()?;
         let needs_sums = wants_affine || (wants_x && self.of_x);
         let tensor = |values: Vec<N>| Tensor::from_vec(values, dy.shape(), &Device::Cpu);
         let daffine = |sums: &Option<Sums>| match (sums, wants_affine) {
             (Some(sums), true) => self.daffine(sums).map(Some),
             _ => Ok(None),
         };
-        if !(wants_residual && self.norm.relu) {
-            let lines = self.norm.lines(&affine);
-            let relu = match (self.norm.relu, self.has_residual) {
-                (false, _) => Relu::None,
-                (true, false) => Relu::Input(&lines),
-                (true, true) => Relu::Output(&y),
-            };
+        let lines = self.norm.lines(&affine);
+        let relu = match (self.norm.relu, &y) {
+            (false, _) => Relu::None,
+            (true, None) => Relu::Input(&lines),
+            (true, Some(y)) => Relu::Output(y),
+        };
+        let (Relu::Output(y), true) = (relu, wants_residual) else {
             let sums = needs_sums.then(|| self.sums(&x, &g, relu));
             let dx = if wants_x { Some(tensor(self.dx(&x, &g, relu, sums.as_ref())?)?) } else { None };
             return Ok([dx, daffine(&sums)?, wants_residual.then(|| dy.clone())]);
-        }
+        };
         // The residual's gradient is the masked one: the pass that runs first writes it, and a second one reads it.
         let (mut sums, mut dx) = (None, None);
         // SAFETY: either pass writes the masked gradient of all its rows; where one fails, nobody gets it.
         let masked = unsafe {
             output(g.len(), |masked| {
-                let relu = Relu::Kept(&y, masked);
+                let relu = Relu::Kept(y, masked);
                 match needs_sums {
                     true => sums = Some(self.sums(&x, &g, relu)),
                     false => dx = Some(self.dx(&x, &g, relu, None)),

@@ -8,7 +8,7 @@ pub(super) fn scale<N: Number>(x: &Tensor, s: &Tensor) -> Result<Tensor> {
     let y = product::<N>(&values_of(&x)?, &values(&s)?, s.dims2()?);
     let wants = [x.track_op(), s.track_op()];
     let (x_saved, s_saved) = (x.detach(), s.detach());
-    record("scale", [&x, &s], y, x.shape(), move |_, dy| {
+    record("scale", [&x, &s], y, x.shape(), move |dy| {
         let (x, s, dy_values) = (values_of::<N>(&x_saved)?, values(&s_saved)?, values_of::<N>(dy)?);
         let size = s_saved.dims2()?;
         let dx = wants[0].then(|| Tensor::from_vec(product(&dy_values, &s, size), dy.shape(), &Device::Cpu));
