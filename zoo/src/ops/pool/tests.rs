@@ -23,6 +23,16 @@ fn max_pool_is_right_on_odd_windows() {
     });
 }
 
+/// More cells than a byte can number, as many, and windows that leave cells out.
+#[test]
+fn max_pool_is_right_on_large_and_sparse_windows() {
+    for (shape, kernel, stride) in
+        [([1, 300, 1, 2], [257, 1], [20, 1]), ([1, 17, 18, 2], [16, 16], [1, 1]), ([2, 9, 7, 70], [1, 2], [3, 3])]
+    {
+        check(&[normal(&shape, 1)], |x| max_pool(&x[0], &MaxPool { kernel, stride, padding: [0; 2] }));
+    }
+}
+
 #[test]
 fn avg_pool_is_right_on_odd_windows() {
     for (ceil_mode, count_include_pad) in [(false, false), (false, true), (true, false), (true, true)] {
