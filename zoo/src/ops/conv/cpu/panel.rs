@@ -109,7 +109,22 @@ impl Of<f32> for f32 {
 
     #[inline(always)]
     fn lay(rows: &[&[f32]], to: &mut [f32]) {
-        to.copy_from_slice(rows[0]);
+        // Lines of a tile or of a panel: of a known length they are some moves, where a call would take as long as
+        // the products with them.
+        #[inline(always)]
+        fn lay_line<const LEN: usize>(row: &[f32], to: &mut [f32]) -> bool {
+            match (<&[f32; LEN]>::try_from(row), <&mut [f32; LEN]>::try_from(to)) {
+                (Ok(row), Ok(to)) => {
+                    *to = *row;
+                    true
+                }
+                _ => false,
+            }
+        }
+        let row = rows[0];
+        if !(lay_line::<16>(row, to) || lay_line::<32>(row, to) || lay_line::<8>(row, to)) {
+            to.copy_from_slice(row);
+        }
     }
 }
 

@@ -151,6 +151,7 @@ impl<N: Map, P: Of<N>> WeightTask<'_, N, P> {
         let distances: Vec<usize> = (0..self.isa.rows()).map(|row| row * self.slabs.target).collect();
         let mut started = vec![false; self.pieces.len()];
         let mut rows = Vec::new();
+        let calls = self.pieces.iter().map(tiles_of).sum::<usize>() * (panel_len / columns);
         let block_room = P::room(self.block);
         let own_len = if self.packed.is_none() { block_room * panel_len } else { 0 };
         let gathered_len = longest.div_ceil(self.isa.rows()) * block_room * line;
@@ -171,6 +172,8 @@ impl<N: Map, P: Of<N>> WeightTask<'_, N, P> {
                         &*own
                     }
                 };
+                let (next_x, next_dy) = self.next(&range);
+                let mut call = 0;
                 for (piece, started) in self.pieces.iter().zip(&mut started) {
                     let tiles = tiles_of(piece);
                     let gathered = &mut gathered[..tiles * room * line];
@@ -192,8 +195,13 @@ impl<N: Map, P: Of<N>> WeightTask<'_, N, P> {
                                 columns: tile_columns,
                                 accumulate: *started,
                                 finish: None,
-                                ahead: Ahead::NOTHING,
+                                // By turns of both operands.
+                                ahead: match call % 2 {
+                                    0 => Ahead::share(next_x, calls.div_ceil(2), call / 2, read.len()),
+                                    _ => Ahead::share(next_dy, calls / 2, call / 2, read.len()),
+                                },
                             };
+                            call += 1;
                             // SAFETY: `gathered` and `b` hold the pixels of `read`; `at` checked the sums, which
                             // no other task has; a tile has at most `isa.rows()` rows.
                             unsafe { P::multiply::<f32, true>(self.isa, part.len(), &tile) }
@@ -208,6 +216,18 @@ impl<N: Map, P: Of<N>> WeightTask<'_, N, P> {
             // SAFETY: no other task has these sums.
             unsafe { self.sums.slice(start..start + piece.len * self.slabs.target) }.fill(0.0);
         }
+    }
+
+    /// What the next block of pixels reads of `x` and `dy`, where that is in their own order and in one piece.
+    fn next(&self, range: &Range<usize>) -> (&[N], &[N]) {
+        if !self.walk.is_pointwise() || self.slabs.count > 1 || self.packed.is_some() {
+            return (&[], &[]);
+        }
+        let next = |values: &'_ [N], pitch: usize| {
+            let end = |pixel: usize| (pixel * pitch).min(values.len());
+            end(range.end)..end(range.end + self.block)
+        };
+        (&self.x[next(self.x, self.slabs.source)], &self.dy[next(self.dy, self.slabs.target)])
     }
 
     /// Gathers what `rows` read under `piece` into `[tile, row, line]`, some rows side by side. Returns the rows from the
