@@ -84,13 +84,15 @@ fn verdict(path: &Path, overrides: &[String], context: &Context) -> Verdict {
 }
 
 /// Keys that only an experiment has.
-const EXPERIMENT_KEYS: [&str; 21] = [
+const EXPERIMENT_KEYS: [&str; 23] = [
     "seed",
     "model",
     "data",
     "augment",
     "batch_size",
     "eval_batch_size",
+    "precision",
+    "exact",
     "accumulate",
     "grad_checkpointing",
     "workers",

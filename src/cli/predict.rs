@@ -11,6 +11,7 @@ use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use zoo::Entry;
+use zoo::ops::with_direct_convolutions;
 use zoo::random::{Key, Stream};
 use zoo::{Model, no_grad};
 
@@ -58,6 +59,8 @@ struct Predictor {
     pipeline: Pipeline,
     labels: Option<Vec<String>>,
     precision: Precision,
+    /// Whether convolutions are direct sums.
+    exact: bool,
     device: Device,
 }
 
@@ -124,7 +127,8 @@ fn of_run(arguments: &Arguments, device: Device, context: &mut Context) -> Resul
     };
     let experiment = Experiment::from_canonical(&detail.canonical)?;
     let (specs, precision) = (experiment.data_options().val, experiment.precision);
-    Predictor::new(entry, &path, &specs, Some(detail.classes), precision, device)
+    let predictor = Predictor::new(entry, &path, &specs, Some(detail.classes), precision, device)?;
+    Ok(Predictor { exact: experiment.exact, ..predictor })
 }
 
 impl Predictor {
@@ -145,7 +149,7 @@ impl Predictor {
         }
         let pipeline = Pipeline::new(specs, entry.card.input[0])?;
         let model = network::load(entry, weights, &device)?;
-        Ok(Predictor { model, pipeline, labels, precision, device })
+        Ok(Predictor { model, pipeline, labels, precision, exact: false, device })
     }
 
     /// The logits of one image.
@@ -158,7 +162,7 @@ impl Predictor {
         self.pipeline.write(&frames, &mut draws, &mut values);
         let pixels = Tensor::from_vec(values, (1, height, width, channels), &Device::Cpu)?;
         let input = self.precision.input(&pixels.permute((0, 3, 1, 2))?, &self.device)?;
-        let logits = no_grad(|| self.model.forward_t(&input, false))?;
+        let logits = with_direct_convolutions(self.exact, || no_grad(|| self.model.forward_t(&input, false)))?;
         Ok(logits.squeeze(0)?.to_vec1()?)
     }
 

@@ -91,6 +91,7 @@ fn experiment(root: &Node, d: &mut Diagnostics) -> Option<Experiment> {
     let precision = or(f.get("precision"), Precision::default(), |node| {
         node.choice("`precision`", &Precision::ALL.map(|one| (one.name(), one)), d)
     });
+    let exact = or(f.get("exact"), false, |node| node.boolean("`exact`", d));
     let accumulate = or(f.get("accumulate"), 1, |node| node.size("`accumulate`", 1..=65_536, d));
     let grad_checkpointing = or(f.get("grad_checkpointing"), false, |node| node.boolean("`grad_checkpointing`", d));
     let workers = or(f.get("workers"), 1, |node| node.size("`workers`", 0..=64, d));
@@ -129,6 +130,7 @@ fn experiment(root: &Node, d: &mut Diagnostics) -> Option<Experiment> {
         batch_size: batch_size?,
         eval_batch_size: eval_batch_size?,
         precision: precision?,
+        exact: exact?,
         accumulate: accumulate?,
         grad_checkpointing: grad_checkpointing?,
         workers: workers?,

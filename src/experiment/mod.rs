@@ -49,6 +49,8 @@ pub struct Experiment {
     pub eval_batch_size: usize,
     /// What activations and their gradients are stored in.
     pub precision: Precision,
+    /// Whether convolutions are direct sums: slower, and with less rounding than Winograd's method.
+    pub exact: bool,
     /// Batches whose gradients make one optimizer step. The last step of an epoch takes what is left.
     pub accumulate: usize,
     /// Whether the backward pass computes what is inside of the network's stages once more instead of keeping it:

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use zoo::grad::checkpoint_stages;
 use zoo::models::Entry;
-use zoo::ops::{Target as Classes, cross_entropy};
+use zoo::ops::{Target as Classes, cross_entropy, with_direct_convolutions};
 use zoo::params::{LoadReport, Loaded, Params};
 use zoo::weights::{self, Adapt, Target};
 use zoo::{Model, WeightCard};
@@ -30,6 +30,8 @@ pub struct Classify {
     pub label_smoothing: f64,
     /// What activations and their gradients are stored in.
     pub precision: Precision,
+    /// Whether convolutions are direct sums.
+    pub exact: bool,
     /// Whether the backward pass computes the network's stages once more instead of keeping what is in them.
     pub grad_checkpointing: bool,
     /// Where it computes.
@@ -135,6 +137,7 @@ impl Classify {
             val,
             label_smoothing: experiment.label_smoothing,
             precision: experiment.precision,
+            exact: experiment.exact,
             grad_checkpointing: experiment.grad_checkpointing,
             device: device.clone(),
             weights,
@@ -280,7 +283,7 @@ impl Task for Classify {
 
     fn loss(&self, batch: &Batch) -> Result<Loss> {
         let loss = || loss(self.model.as_ref(), batch, self.label_smoothing, self.precision, &self.device);
-        if self.grad_checkpointing { checkpoint_stages(loss) } else { loss() }
+        with_direct_convolutions(self.exact, || if self.grad_checkpointing { checkpoint_stages(loss) } else { loss() })
     }
 
     /// `loss` (without smoothing, so that runs with and without it can be compared), `top1` and `top5`.
@@ -289,7 +292,8 @@ impl Task for Classify {
         for batch in self.val.epoch(0, 0)? {
             let batch = batch?;
             let images = self.precision.input(&batch.images, &self.device)?;
-            let logits = zoo::no_grad(|| self.model.forward_t(&images, false))?;
+            let logits =
+                with_direct_convolutions(self.exact, || zoo::no_grad(|| self.model.forward_t(&images, false)))?;
             let labels = Tensor::from_slice(&batch.labels, batch.labels.len(), &self.device)?;
             let mean = cross_entropy(&logits, Classes::Classes(&labels), 0.)?.to_scalar::<f32>()?;
             let hits = hits(&logits, &batch.labels)?;

@@ -103,6 +103,18 @@ fn bf16_learns_as_f32_does() {
     assert!(!weights["conv1.weight"].iter().all(rounded), "the parameters are f32");
 }
 
+/// Winograd's method and the direct sum round differently, and learn the same.
+#[test]
+fn exact_convolutions_change_bits_alone() {
+    let (fast, exact) = (epoch(&experiment(&["exact=false"])), epoch(&experiment(&["exact=true"])));
+    assert_eq!(exact, epoch(&experiment(&["exact=true", "grad_checkpointing=true"])));
+    assert_ne!(fast, exact);
+    for (fast, exact) in fast.0.iter().zip(&exact.0) {
+        let (fast, exact) = (f64::from_bits(*fast), f64::from_bits(*exact));
+        assert!((fast - exact).abs() <= 1e-2 * exact.abs(), "{fast} is far from {exact}");
+    }
+}
+
 /// In losses, weights and running statistics.
 #[test]
 fn grad_checkpointing_changes_no_bit() {

@@ -138,6 +138,7 @@ pub fn experiment() -> Experiment {
         batch_size: 8,
         eval_batch_size: 8,
         precision: Precision::F32,
+        exact: false,
         accumulate: 1,
         grad_checkpointing: false,
         workers: 0,

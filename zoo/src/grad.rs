@@ -43,7 +43,7 @@ pub fn is_recomputing() -> bool {
 }
 
 /// Runs `f` with another value of a flag.
-fn with<R>(flag: &'static LocalKey<Cell<bool>>, value: bool, f: impl FnOnce() -> R) -> R {
+pub(crate) fn with<R>(flag: &'static LocalKey<Cell<bool>>, value: bool, f: impl FnOnce() -> R) -> R {
     struct Restore(&'static LocalKey<Cell<bool>>, bool);
     impl Drop for Restore {
         fn drop(&mut self) {

@@ -1,7 +1,8 @@
 //! A stage of a residual network.
 
 use crate::grad::are_stages_checkpoints;
-use crate::ops::{checkpoint, segment};
+use crate::ops::conv::are_convolutions_direct;
+use crate::ops::{checkpoint, segment, with_direct_convolutions};
 use crate::random::{forward_key, with_forward_key};
 use candle_core::{Result, Tensor};
 
@@ -19,9 +20,9 @@ where
     if !are_stages_checkpoints() {
         return segment(x, |x| run(blocks, x));
     }
-    // A clone of a block shares its parameters. What the blocks drop has to be the same again.
-    let (blocks, key) = (blocks.to_vec(), forward_key());
-    checkpoint(x, move |x| with_forward_key(key, || run(&blocks, x)))
+    // A clone of a block shares its parameters. What the blocks drop, and how they round, has to be the same again.
+    let (blocks, key, direct) = (blocks.to_vec(), forward_key(), are_convolutions_direct());
+    checkpoint(x, move |x| with_direct_convolutions(direct, || with_forward_key(key, || run(&blocks, x))))
 }
 
 #[cfg(test)]

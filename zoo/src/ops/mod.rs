@@ -36,7 +36,7 @@ pub(crate) mod oracle;
 
 pub use activation::{Activation, add_activation};
 pub use bias::add_bias;
-pub use conv::{Geometry, conv};
+pub use conv::{Geometry, conv, with_direct_convolutions};
 pub use dropout::{DropRate, drop_path, dropout};
 pub use isa::Isa;
 pub use linear::linear;

@@ -21,6 +21,7 @@ use super::number::{Stored, by_number};
 use super::profile::{self, Pass};
 use candle_core::{Device, Result, Shape, Tensor};
 use cpu::{Finish, Map, Weight};
+use std::cell::Cell;
 
 /// How the windows of a convolution lie on its input; the kernel's size is the weight's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,6 +41,19 @@ impl<const D: usize> Default for Geometry<D> {
     fn default() -> Self {
         Geometry { stride: [1; D], padding: [0; D], dilation: [1; D], groups: 1 }
     }
+}
+
+thread_local! { static DIRECT: Cell<bool> = const { Cell::new(false) }; }
+
+/// Runs `f` with the convolutions of this thread as direct sums where `direct`: Winograd's method, which is faster
+/// for 3x3 kernels, rounds about three times as much. A convolution's derivatives follow its forward pass.
+pub fn with_direct_convolutions<R>(direct: bool, f: impl FnOnce() -> R) -> R {
+    crate::grad::with(&DIRECT, direct, f)
+}
+
+/// Whether [`with_direct_convolutions`] says so.
+pub(crate) fn are_convolutions_direct() -> bool {
+    DIRECT.get()
 }
 
 /// Convolves `x` with `weight`.

@@ -19,6 +19,8 @@ pub(crate) struct Problem {
     pub stride: [usize; 3],
     pub padding: [usize; 3],
     pub dilation: [usize; 3],
+    /// Whether only the direct sum will do.
+    pub direct: bool,
 }
 
 impl Problem {
@@ -33,7 +35,10 @@ impl Problem {
         } else {
             Problem::of_shapes(x.dims(), weight.dims(), geometry)
         };
-        problem.map_err(|rule| Error::Msg(format!("conv{D}d: {rule}")))
+        match problem {
+            Ok(problem) => Ok(Problem { direct: super::are_convolutions_direct(), ..problem }),
+            Err(rule) => Err(Error::Msg(format!("conv{D}d: {rule}"))),
+        }
     }
 
     pub(super) fn of_shapes<const D: usize>(
@@ -76,6 +81,7 @@ impl Problem {
             stride: [1; 3],
             padding: [0; 3],
             dilation: [1; 3],
+            direct: false,
         };
         for axis in 0..D {
             let (name, at) = (["depth", "height", "width"][3 - D + axis], 3 - D + axis);

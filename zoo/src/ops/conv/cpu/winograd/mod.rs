@@ -57,7 +57,7 @@ impl Winograd {
 
     fn of(problem: &Problem, pass: Pass, kept: bool) -> Option<Self> {
         let [_, height, width] = problem.kernel;
-        let plain = problem.groups == 1 && problem.stride == [1; 3] && problem.dilation == [1; 3];
+        let plain = !problem.direct && problem.groups == 1 && problem.stride == [1; 3] && problem.dilation == [1; 3];
         let channels = [problem.channels, problem.out_channels];
         if !plain || [height, width] != [TAPS; 2] || !channels.iter().all(|c| c.is_multiple_of(VECTOR)) {
             return None;
