@@ -127,16 +127,15 @@ impl BatchNorm {
         if train && !self.is_frozen() || !can_fuse(&maps, &parameters) {
             return self.normalise(&conv.forward(x)?, epilogue, train);
         }
-        let [weight, bias, mean, variance] = [&weight, &bias, &mean, &variance].map(Tensor::to_vec1::<f32>);
-        let (bias, mean, variance) = (bias?, mean?, variance?);
-        let inverse = variance.iter().map(|&variance| 1. / (f64::from(variance) + self.config.eps).sqrt());
-        let scale: Vec<f64> =
-            weight?.into_iter().zip(inverse).map(|(weight, inverse)| f64::from(weight) * inverse).collect();
+        let (weight, bias) = (weight.to_vec1::<f32>()?, bias.to_vec1::<f32>()?);
+        let (mean, variance) = (mean.to_vec1::<f32>()?, variance.to_vec1::<f32>()?);
         let conv_bias = conv_bias.map_or_else(|| Ok(vec![0.; bias.len()]), |bias| bias.to_vec1::<f32>())?;
-        let moved = conv_bias.iter().zip(&mean).map(|(bias, mean)| f64::from(*bias) - f64::from(*mean));
-        let shift =
-            bias.iter().zip(&scale).zip(moved).map(|((bias, scale), moved)| (f64::from(*bias) + scale * moved) as f32);
-        let (scale, shift): (Vec<f32>, Vec<f32>) = (scale.iter().map(|scale| *scale as f32).collect(), shift.collect());
+        let (mut scale, mut shift) = (Vec::with_capacity(bias.len()), Vec::with_capacity(bias.len()));
+        for c in 0..bias.len() {
+            let factor = f64::from(weight[c]) * (1. / (f64::from(variance[c]) + self.config.eps).sqrt());
+            scale.push(factor as f32);
+            shift.push((f64::from(bias[c]) + factor * (f64::from(conv_bias[c]) - f64::from(mean[c]))) as f32);
+        }
         let Epilogue { residual, relu } = epilogue;
         conv.fused(x, Some(Fused { scale: &scale, shift: &shift, residual, relu }))
     }
