@@ -66,8 +66,8 @@ pub(crate) fn are_convolutions_direct() -> bool {
 ///
 /// Each output axis has `(in + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1` positions. A
 /// fully connected layer is the case `D = 1` with a kernel of 1: `x` as `[N, 1, C]`, `weight` as
-/// `[O, C, 1]`. Other float types and devices than f32 on the CPU are served by a slower composition of
-/// candle's operations. A gradient is computed only for an operand that descends from a `Var`.
+/// `[O, C, 1]`. `x` may be `bf16`, with an `f32` weight; the result is then `bf16`. Other float types, and other devices
+/// than the CPU, are served by a slower composition of candle's operations. A gradient is computed only for an operand that descends from a `Var`.
 ///
 /// # Errors
 /// Where shapes, types or the geometry do not fit together.
