@@ -31,10 +31,15 @@ impl<N: Element> Finish<'_, N> {
         let residual = self.residual.map(|residual| &residual[target..][..sums.len()]);
         let (scale, shift) = (&self.scale[channel..][..sums.len()], &self.shift[channel..][..sums.len()]);
         for (i, sum) in sums.iter_mut().enumerate() {
-            let y = scale[i] * *sum + shift[i] + residual.map_or(0.0, |residual| residual[i].wide());
-            *sum = if self.relu { rectify(y) } else { y };
+            *sum = finished(*sum, scale[i], shift[i], residual.map(|residual| residual[i]), self.relu);
         }
     }
+}
+
+#[inline(always)]
+fn finished<N: Element>(sum: f32, scale: f32, shift: f32, residual: Option<N>, relu: bool) -> f32 {
+    let y = scale * sum + shift + residual.map_or(0.0, N::wide);
+    if relu { rectify(y) } else { y }
 }
 
 /// A [`Finish`] as kernels read it.
@@ -52,7 +57,7 @@ impl<N: Element> FinishFrom<N> {
     /// # Safety
     /// The CPU has the instructions of `L`, and a vector lies there, counted from the first channel.
     #[inline(always)]
-    pub(super) unsafe fn vector<L: Lanes>(&self, sum: L, channel: usize, target: usize) -> L {
+    unsafe fn vector<L: Lanes>(&self, sum: L, channel: usize, target: usize) -> L {
         // SAFETY: the caller's promise.
         unsafe {
             let mut y = L::load(self.shift.add(channel)).add_product(L::load(self.scale.add(channel)), sum);
@@ -80,13 +85,53 @@ impl<N: Element> FinishFrom<N> {
     /// # Safety
     /// A number lies at `channel` and at `target`, counted from the first channel.
     #[inline(always)]
-    pub(super) unsafe fn one(&self, sum: f32, channel: usize, target: usize) -> f32 {
+    unsafe fn one(&self, sum: f32, channel: usize, target: usize) -> f32 {
         // SAFETY: the caller's promise.
-        unsafe {
-            let y = *self.scale.add(channel) * sum
-                + *self.shift.add(channel)
-                + self.residual.map_or(0.0, |residual| (*residual.add(target)).wide());
-            if self.relu { rectify(y) } else { y }
+        let [scale, shift] = [self.scale, self.shift].map(|values| unsafe { *values.add(channel) });
+        // SAFETY: the caller's promise.
+        finished(sum, scale, shift, self.residual.map(|residual| unsafe { *residual.add(target) }), self.relu)
+    }
+}
+
+/// Writes the vector of sums at `channel`, and at `target` of the result, counted from the first channel `to`; what has to
+/// become of it before, `finish` says.
+///
+/// # Safety
+/// The CPU has the instructions of `L`, and a vector fits there, and lies where `finish` reads.
+#[inline(always)]
+pub(super) unsafe fn write_vector<L: Lanes, N: Element>(
+    finish: &Option<FinishFrom<N>>,
+    sum: L,
+    channel: usize,
+    target: usize,
+    to: *mut N,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match finish {
+            None => N::store(sum, to.add(target)),
+            Some(finish) => N::store(finish.vector(sum, channel, target), to.add(target)),
         }
+    }
+}
+
+/// As [`write_vector`], of one sum.
+///
+/// # Safety
+/// As of [`write_vector`], of one number.
+#[inline(always)]
+pub(super) unsafe fn write_one<N: Element>(
+    finish: &Option<FinishFrom<N>>,
+    sum: f32,
+    channel: usize,
+    target: usize,
+    to: *mut N,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        *to.add(target) = N::narrow(match finish {
+            None => sum,
+            Some(finish) => finish.one(sum, channel, target),
+        });
     }
 }

@@ -1,4 +1,4 @@
-//! The engine for f32 on the CPU: gather the windows of a block of positions into a small panel, multiply
+//! The engine for f32 and bf16 on the CPU: gather the windows of a block of positions into a small panel, multiply
 //! it with packed weights in a register tile. Three passes, one to three spatial dimensions; two are three
 //! with a depth of 1. Kernels of 3x3 with stride 1 go through `winograd` where that pays.
 //!

@@ -25,16 +25,7 @@ unsafe fn run<C: Element, const M: usize, const V: usize, const TRANSPOSED: bool
         let (pitch, step) = if TRANSPOSED { (2, tile.step) } else { (bf16::PITCH, 2) };
         let mut sums = [[_mm512_setzero_ps(); V]; M];
         let (mut a, mut b, mut ahead) = (tile.a, tile.b, tile.ahead.start);
-        // Where the sums will go is on its way while they are summed.
-        for i in 0..M {
-            let row = *tile.rows.add(i);
-            for v in 0..V {
-                __m512::prefetch(tile.c.wrapping_add(row + v * __m512::WIDTH).cast());
-                if let Some(finish) = &tile.finish {
-                    finish.prefetch::<__m512>(row + v * __m512::WIDTH);
-                }
-            }
-        }
+        super::tile::prefetch::<__m512, C, M, V, bf16>(tile);
         for _ in 0..tile.depth / 2 {
             let line: [__m512bh; V] = std::array::from_fn(|v| pairs(_mm512_loadu_si512(b.add(v * 32).cast())));
             for (i, row) in sums.iter_mut().enumerate() {

@@ -94,8 +94,16 @@ impl Map for bf16 {
 
 /// A number of panels that are made of maps, or weights, of `N`.
 pub(in super::super) trait Of<N: Element>: Panel {
+    /// `number`, rounded where it has to be.
+    fn of(number: N) -> Self;
+
     /// Writes the numbers of `from`.
-    fn copy(from: &[N], to: &mut [Self]);
+    #[inline(always)]
+    fn copy(from: &[N], to: &mut [Self]) {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = Self::of(*from);
+        }
+    }
 
     /// Writes [`Panel::SIDE`] rows side by side, those behind the last one as zeros. Each has the same length.
     fn lay(rows: &[&[N]], to: &mut [Self]);
@@ -103,8 +111,8 @@ pub(in super::super) trait Of<N: Element>: Panel {
 
 impl Of<f32> for f32 {
     #[inline(always)]
-    fn copy(from: &[f32], to: &mut [f32]) {
-        to.copy_from_slice(from);
+    fn of(number: f32) -> f32 {
+        number
     }
 
     #[inline(always)]
@@ -130,10 +138,8 @@ impl Of<f32> for f32 {
 
 impl Of<bf16> for f32 {
     #[inline(always)]
-    fn copy(from: &[bf16], to: &mut [f32]) {
-        for (to, from) in to.iter_mut().zip(from) {
-            *to = from.wide();
-        }
+    fn of(number: bf16) -> f32 {
+        number.wide()
     }
 
     #[inline(always)]
@@ -144,52 +150,46 @@ impl Of<bf16> for f32 {
 
 impl Of<f32> for bf16 {
     #[inline(always)]
-    fn copy(from: &[f32], to: &mut [bf16]) {
-        for (to, from) in to.iter_mut().zip(from) {
-            *to = bf16::narrow(*from);
-        }
+    fn of(number: f32) -> bf16 {
+        bf16::narrow(number)
     }
 
     #[inline(always)]
     fn lay(rows: &[&[f32]], to: &mut [bf16]) {
-        let (to, _) = to.as_chunks_mut::<2>();
-        match rows {
-            [even] => {
-                for (to, even) in to.iter_mut().zip(*even) {
-                    *to = [bf16::narrow(*even), bf16::ZERO];
-                }
-            }
-            [even, odd, ..] => {
-                for ((to, even), odd) in to.iter_mut().zip(*even).zip(*odd) {
-                    *to = [bf16::narrow(*even), bf16::narrow(*odd)];
-                }
-            }
-            [] => {}
-        }
+        lay_pairs(rows, to);
     }
 }
 
 impl Of<bf16> for bf16 {
     #[inline(always)]
-    fn copy(from: &[bf16], to: &mut [bf16]) {
-        to.copy_from_slice(from);
+    fn of(number: bf16) -> bf16 {
+        number
     }
 
     #[inline(always)]
     fn lay(rows: &[&[bf16]], to: &mut [bf16]) {
-        let (to, _) = to.as_chunks_mut::<2>();
-        match rows {
-            [even] => {
-                for (to, even) in to.iter_mut().zip(*even) {
-                    *to = [*even, bf16::ZERO];
-                }
+        lay_pairs(rows, to);
+    }
+}
+
+/// [`Of::lay`] of pairs.
+#[inline(always)]
+fn lay_pairs<N: Element>(rows: &[&[N]], to: &mut [bf16])
+where
+    bf16: Of<N>,
+{
+    let (to, _) = to.as_chunks_mut::<2>();
+    match rows {
+        [even] => {
+            for (to, even) in to.iter_mut().zip(*even) {
+                *to = [bf16::of(*even), bf16::ZERO];
             }
-            [even, odd, ..] => {
-                for ((to, even), odd) in to.iter_mut().zip(*even).zip(*odd) {
-                    *to = [*even, *odd];
-                }
-            }
-            [] => {}
         }
+        [even, odd, ..] => {
+            for ((to, even), odd) in to.iter_mut().zip(*even).zip(*odd) {
+                *to = [bf16::of(*even), bf16::of(*odd)];
+            }
+        }
+        [] => {}
     }
 }

@@ -1,6 +1,6 @@
 //! From sums in f32 to the numbers of a map.
 
-use super::finish::FinishFrom;
+use super::finish::{FinishFrom, write_one, write_vector};
 use crate::ops::lanes::{Element, Kernel, Lanes};
 
 /// Writes the sums of some rows and columns, and what follows them.
@@ -23,21 +23,13 @@ impl<N: Element> Kernel for Round<'_, N> {
         // SAFETY: the caller's promise.
         unsafe {
             for (line, row) in self.lines.iter().zip(self.rows) {
-                let (sums, target) = (self.sums.add(*line), self.target.add(*row));
+                let sums = self.sums.add(*line);
                 let whole = self.columns / L::WIDTH * L::WIDTH;
                 for column in (0..whole).step_by(L::WIDTH) {
-                    let sum = L::load(sums.add(column));
-                    match &self.finish {
-                        None => N::store(sum, target.add(column)),
-                        Some(finish) => N::store(finish.vector(sum, column, row + column), target.add(column)),
-                    }
+                    write_vector(&self.finish, L::load(sums.add(column)), column, row + column, self.target);
                 }
                 for column in whole..self.columns {
-                    let sum = *sums.add(column);
-                    *target.add(column) = N::narrow(match &self.finish {
-                        None => sum,
-                        Some(finish) => finish.one(sum, column, row + column),
-                    });
+                    write_one(&self.finish, *sums.add(column), column, row + column, self.target);
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! The micro-kernel: a tile of the product stays in registers while the reduction runs.
 
-use super::finish::FinishFrom;
+use super::finish::{FinishFrom, write_one, write_vector};
 use super::panel::Panel;
 use crate::ops::Isa;
 use crate::ops::lanes::{Element, Lanes};
@@ -144,16 +144,7 @@ unsafe fn run<L: Lanes, C: Element, const M: usize, const V: usize, const TRANSP
         let (pitch, step) = if TRANSPOSED { (1, tile.step) } else { (f32::PITCH, 1) };
         let mut sums = [[L::splat(0.0); V]; M];
         let (mut a, mut b, mut ahead) = (tile.a, tile.b, tile.ahead.start);
-        // Where the sums will go is on its way while they are summed.
-        for i in 0..M {
-            let row = *tile.rows.add(i);
-            for v in 0..V {
-                L::prefetch(tile.c.wrapping_add(row + v * L::WIDTH).cast());
-                if let Some(finish) = &tile.finish {
-                    finish.prefetch::<L>(row + v * L::WIDTH);
-                }
-            }
-        }
+        prefetch::<L, C, M, V, f32>(tile);
         for _ in 0..tile.depth {
             let line: [L; V] = std::array::from_fn(|v| L::load(b.add(v * L::WIDTH)));
             for (i, row) in sums.iter_mut().enumerate() {
@@ -171,6 +162,26 @@ unsafe fn run<L: Lanes, C: Element, const M: usize, const V: usize, const TRANSP
     }
 }
 
+/// The beginning of a call: where the sums will go, and what will be added to them, is on its way while they are summed.
+///
+/// # Safety
+/// As of [`multiply`].
+#[inline(always)]
+pub(super) unsafe fn prefetch<L: Lanes, C: Element, const M: usize, const V: usize, P>(tile: &Tile<P, C>) {
+    for i in 0..M {
+        // SAFETY: the caller has the instructions of `L`, and `tile` has `M` rows; any address can be fetched.
+        unsafe {
+            let row = *tile.rows.add(i);
+            for v in 0..V {
+                L::prefetch(tile.c.wrapping_add(row + v * L::WIDTH).cast());
+                if let Some(finish) = &tile.finish {
+                    finish.prefetch::<L>(row + v * L::WIDTH);
+                }
+            }
+        }
+    }
+}
+
 /// The end of a call. By value: a reference to the sums would keep them in memory, not in registers.
 ///
 /// # Safety
@@ -184,16 +195,12 @@ pub(super) unsafe fn write<L: Lanes, C: Element, const M: usize, const V: usize,
     unsafe {
         if tile.columns == V * L::WIDTH {
             for (i, row) in sums.into_iter().enumerate() {
-                let row_start = *tile.rows.add(i);
-                let c = tile.c.add(row_start);
+                let start = *tile.rows.add(i);
                 for (v, sum) in row.into_iter().enumerate() {
                     let column = v * L::WIDTH;
-                    let c = c.add(column);
-                    let sum = if tile.accumulate { C::load::<L>(c).add(sum) } else { sum };
-                    match &tile.finish {
-                        None => C::store(sum, c),
-                        Some(finish) => C::store(finish.vector(sum, column, row_start + column), c),
-                    }
+                    let at = start + column;
+                    let sum = if tile.accumulate { C::load::<L>(tile.c.add(at)).add(sum) } else { sum };
+                    write_vector(&tile.finish, sum, column, at, tile.c);
                 }
             }
         } else {
@@ -202,14 +209,11 @@ pub(super) unsafe fn write<L: Lanes, C: Element, const M: usize, const V: usize,
                 for (v, sum) in row.into_iter().enumerate() {
                     sum.store(line.as_mut_ptr().add(v * L::WIDTH));
                 }
-                let row_start = *tile.rows.add(i);
-                let c = tile.c.add(row_start);
-                for (j, sum) in line.into_iter().enumerate().take(tile.columns) {
-                    let sum = if tile.accumulate { (*c.add(j)).wide() + sum } else { sum };
-                    *c.add(j) = C::narrow(match &tile.finish {
-                        None => sum,
-                        Some(finish) => finish.one(sum, j, row_start + j),
-                    });
+                let start = *tile.rows.add(i);
+                for (column, sum) in line.into_iter().enumerate().take(tile.columns) {
+                    let at = start + column;
+                    let sum = if tile.accumulate { (*tile.c.add(at)).wide() + sum } else { sum };
+                    write_one(&tile.finish, sum, column, at, tile.c);
                 }
             }
         }

@@ -10,7 +10,7 @@ pub(super) mod weight_gradient;
 
 use super::super::Problem;
 use super::filters::Form;
-use super::finish::{Finish, FinishFrom};
+use super::finish::{Finish, FinishFrom, write_vector};
 use super::pack::Pass;
 use super::panel::Panel;
 use super::tile::{Ahead, Tile};
@@ -164,6 +164,16 @@ impl Layout {
     fn at(&self, tile: usize, k: usize) -> usize {
         (k / self.block * self.tiles + tile / self.side * self.side) * self.pitch + k % self.block * self.side
     }
+
+    /// Cuts a block of tiles into `parts` for as many tasks, `f` of some tiles and the number in the block of the first
+    /// of them. Tiles that lie side by side are one task's.
+    fn in_parts(&self, parts: usize, tiles: Range<usize>, f: impl Fn(Range<usize>, usize) + Sync + Send) {
+        (0..parts).into_par_iter().with_max_len(1).for_each(|i| {
+            let of = part(tiles.len().div_ceil(self.side), parts, i);
+            let of = of.start * self.side..(of.end * self.side).min(tiles.len());
+            f(tiles.start + of.start..tiles.start + of.end, of.start);
+        });
+    }
 }
 
 /// Writes all channels of all targets, from products of `P`.
@@ -222,11 +232,8 @@ pub(super) fn pass<N: Element, P: Panel>(
             let blocks = first..(first + group).min(all_blocks);
             with_scratch_of(blocks.len() * layout.len(), |points: &mut [P]| {
                 points.par_chunks_mut(layout.len()).enumerate().for_each(|(i, points)| {
-                    let (range, points) = (range(first + i), Disjoint::new(points));
-                    (0..PARTS).into_par_iter().with_max_len(1).for_each(|p| {
-                        let of = part(range.len(), PARTS, p);
-                        task.transform(range.start + of.start..range.start + of.end, of.start, points);
-                    });
+                    let points = Disjoint::new(points);
+                    layout.in_parts(PARTS, range(first + i), |tiles, first| task.transform(tiles, first, points));
                 });
                 let of_block = |i: usize| &points[(i - first) * layout.len()..][..layout.len()];
                 if once {
@@ -562,10 +569,7 @@ impl<N: Element> Kernel for TransformBack<N> {
                 for (i, row) in outputs.iter().enumerate().take(self.extent[0]) {
                     for (j, value) in row.iter().enumerate().take(self.extent[1]) {
                         let at = self.first + i * self.row + j * self.pixel + channel;
-                        match &self.finish {
-                            None => N::store(*value, self.target.add(at)),
-                            Some(finish) => N::store(finish.vector(*value, channel, at), self.target.add(at)),
-                        }
+                        write_vector(&self.finish, *value, channel, at, self.target);
                     }
                 }
             }

@@ -142,14 +142,9 @@ impl<'a, N: Element> Gradient<'a, N> {
     fn transform<P: Panel>(&self, block: usize, operands: &mut [P]) {
         let (points, gradients) = operands.split_at_mut(self.layout.len());
         let (points, gradients) = (Disjoint::new(points), Disjoint::new(gradients));
-        let tiles = self.tiles(block);
-        (0..PARTS).into_par_iter().with_max_len(1).for_each(|p| {
-            // What lies side by side is one task's.
-            let of = part(P::room(tiles.len()) / P::SIDE, PARTS, p);
-            let of = of.start * P::SIDE..(of.end * P::SIDE).min(tiles.len());
-            let range = tiles.start + of.start..tiles.start + of.end;
-            transform_source(self.isa, self.winograd, self.x, range.clone(), of.start, &self.layout, points);
-            self.transform_gradient(range, of.start, gradients);
+        self.layout.in_parts(PARTS, self.tiles(block), |tiles, first| {
+            transform_source(self.isa, self.winograd, self.x, tiles.clone(), first, &self.layout, points);
+            self.transform_gradient(tiles, first, gradients);
         });
     }
 
