@@ -1,4 +1,4 @@
-//! The two ways in which a command can go wrong, and their exit codes.
+//! The ways in which a command can go wrong, and their exit codes.
 
 use resnet_codegen::diagnostic::{Diagnostics, Sources};
 
@@ -8,9 +8,13 @@ pub enum Error {
     /// What was given is wrong: a file, an option, a name. Says what, where and how to fix it. Exit code 2.
     #[error("{0}")]
     Input(String),
-    /// The work itself failed: a non-finite loss, a full disk, a corrupt image. Exit code 1.
+    /// The work itself failed: a non-finite loss, a corrupt image. Exit code 1.
     #[error("{0}")]
     Failed(String),
+    /// The registry's disk is full, read-only or broken: what was acknowledged is intact, and the run can be resumed
+    /// once the disk is well. Exit code 74, `EX_IOERR` of sysexits(3).
+    #[error("{0}")]
+    Disk(String),
     /// A signal asked the run to stop; it stopped after a step and a checkpoint. Exit code 128 + signal.
     #[error("interrupted by signal {signal}")]
     Interrupted {
@@ -33,6 +37,11 @@ impl Error {
         Error::Failed(message.into())
     }
 
+    /// An [`Error::Disk`].
+    pub fn disk(message: impl Into<String>) -> Self {
+        Error::Disk(message.into())
+    }
+
     /// Diagnostics with carets, as an [`Error::Input`].
     pub fn diagnostics(diagnostics: &Diagnostics, sources: &Sources) -> Self {
         Error::Input(diagnostics.render(sources))
@@ -43,6 +52,7 @@ impl Error {
         match self {
             Error::Input(_) => 2,
             Error::Failed(_) => 1,
+            Error::Disk(_) => 74,
             Error::Interrupted { signal } => u8::try_from(128 + signal).unwrap_or(1),
         }
     }

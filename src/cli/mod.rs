@@ -1,12 +1,14 @@
 //! The command line: one file a command.
 //!
-//! Exit codes: 0 done, 1 the work failed, 2 the input is wrong, 130 and 143 interrupted by SIGINT and SIGTERM.
+//! Exit codes: 0 done, 1 the work failed, 2 the input is wrong, 74 the registry's disk is full, read-only or broken, 130
+//! and 143 interrupted by SIGINT and SIGTERM.
 
 mod bench;
 mod check;
 mod compare;
 mod device;
 mod eval;
+mod gc;
 mod human;
 mod listing;
 mod models;
@@ -28,12 +30,12 @@ mod tags;
 mod terminal;
 
 use crate::error::{Error, Result};
-use crate::registry::store::{Start, short_id};
+use crate::registry::store::{PATIENCE, Start, short_id};
 use crate::registry::{Clock, Location, Reader, Store};
 use clap::{Args, ColorChoice, Parser, Subcommand};
 use serde_json::json;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use terminal::Terminal;
 
 const EXAMPLES: &str = "\
@@ -44,7 +46,8 @@ Examples:
   resnet-zoo runs compare resnet34_ls resnet34     what differs: settings, then results
   resnet-zoo predict resnet34 --weights best.safetensors cat.jpg
 
-Exit codes: 0 done, 1 failed, 2 wrong input, 130 interrupted by Ctrl-C, 143 by SIGTERM.";
+Exit codes: 0 done, 1 failed, 2 wrong input, 74 the registry's disk is full or fails, 130 interrupted by Ctrl-C, 143 by
+SIGTERM.";
 
 /// Fine-tune ResNets that are described in YAML, and never lose or confuse a result.
 #[derive(Debug, Parser)]
@@ -61,6 +64,12 @@ struct Globals {
     /// The registry's SQLite file; checkpoints lie beside it
     #[arg(long, global = true, value_name = "PATH", default_value = "runs/registry.sqlite3")]
     registry: PathBuf,
+    /// Seconds to wait for a locked registry; a run then writes to a file beside it, and goes on
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = PATIENCE.as_secs(), hide_short_help = true)]
+    lock_timeout: u64,
+    /// Use the registry although it lies on a network filesystem, without SQLite's write-ahead log
+    #[arg(long, global = true, hide_short_help = true)]
+    network_filesystem: bool,
     /// Print JSON instead of tables
     #[arg(long, global = true)]
     json: bool,
@@ -92,6 +101,8 @@ enum Command {
     Runs(Runs),
     /// Ask the registry in SQL, read-only
     Sql(sql::Arguments),
+    /// Remove what no run needs any more
+    Gc(gc::Arguments),
     /// Measure how fast this machine trains and predicts
     #[command(subcommand, after_help = bench::EXAMPLES)]
     Bench(bench::Bench),
@@ -111,6 +122,8 @@ enum Runs {
 #[derive(Debug)]
 struct Context {
     location: Location,
+    /// How long a locked registry is waited for.
+    patience: Duration,
     json: bool,
     terminal: Terminal,
     clock: Clock,
@@ -123,7 +136,8 @@ impl Cli {
     /// What went wrong; [`report`] prints it, [`Error::exit_code`] is the exit code.
     pub fn run(self) -> Result<()> {
         let mut context = Context {
-            location: Location::new(self.globals.registry),
+            location: Location::new(self.globals.registry).on_network(self.globals.network_filesystem),
+            patience: Duration::from_secs(self.globals.lock_timeout),
             json: self.globals.json,
             terminal: Terminal::new(self.globals.color),
             clock: Clock::new(system_time_ms),
@@ -141,6 +155,7 @@ impl Cli {
             Command::Runs(Runs::Show(arguments)) => run_detail::run(arguments, &mut context),
             Command::Runs(Runs::Compare(arguments)) => compare::run(arguments, &mut context),
             Command::Sql(arguments) => sql::run(arguments, &mut context),
+            Command::Gc(arguments) => gc::run(arguments, &mut context),
             Command::Bench(bench) => bench::run(bench, &mut context),
         }
     }
@@ -174,7 +189,7 @@ impl Context {
     }
 
     fn store(&self) -> Result<Store> {
-        Store::open(self.location.clone(), self.clock.clone())
+        Ok(Store::open(self.location.clone(), self.clock.clone())?.with_patience(self.patience))
     }
 }
 

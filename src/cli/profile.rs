@@ -58,7 +58,7 @@ impl Profile {
                 self.evaluation += Duration::from_secs_f64(seconds);
                 self.recording += dealing;
             }
-            // Its bytes are made since the event before it.
+            // Its state is copied since the event before it.
             Event::Checkpoint { .. } => self.checkpoint += self.idle - before,
             // A part of the evaluation's own seconds.
             Event::Evaluating { .. } => {}
@@ -134,18 +134,21 @@ fn name(part: &Part) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::checkpoint::Snapshot;
     use crate::train::event::Role;
+    use std::sync::Arc;
 
     #[test]
     fn the_parts_are_those_of_the_events() {
         let mut profile = Profile::new();
         let step = |step| Event::Step { step, epoch: 0, samples: 1, metrics: &[], seconds: (3., 1.) };
+        let snapshot = Arc::new(Snapshot::default());
         let events = [
             step(0),
             step(1),
             Event::Evaluating { done: (1, 2) },
             Event::Evaluated { step: 1, epoch: 0, metrics: &[], seconds: 5. },
-            Event::Checkpoint { step: 1, role: Role::Last, weights: &[], state: &[] },
+            Event::Checkpoint { step: 1, roles: &[Role::Last], snapshot: &snapshot },
         ];
         for event in &events {
             profile.observe(event, || Ok(())).expect("nothing to fail");

@@ -3,7 +3,8 @@
 use super::human;
 use super::terminal::Terminal;
 use crate::error::Result;
-use crate::train::event::{Event, Observer, Role};
+use crate::registry::store::NewCheckpoint;
+use crate::train::event::{Event, Observer};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Map, Value, json};
 use std::io::IsTerminal;
@@ -117,6 +118,22 @@ impl<'a> Progress<'a> {
     }
 }
 
+impl Progress<'_> {
+    /// Says that a checkpoint is on the disk.
+    ///
+    /// # Errors
+    /// Where standard output cannot be written.
+    pub fn kept(&mut self, checkpoint: &NewCheckpoint) -> Result<()> {
+        if !self.json {
+            return Ok(());
+        }
+        self.terminal.print_json_line(&json!({
+            "event": "checkpoint", "step": checkpoint.step, "role": checkpoint.role,
+            "weights_bytes": checkpoint.weights.bytes, "state_bytes": checkpoint.state.bytes,
+        }))
+    }
+}
+
 impl Observer for Progress<'_> {
     fn observe(&mut self, event: &Event<'_>) -> Result<()> {
         if self.json
@@ -169,7 +186,7 @@ impl Drop for Progress<'_> {
     }
 }
 
-/// The JSON line of an event; none for the progress of an evaluation. Steps count from 0, NaN is `null`.
+/// The JSON line of an event; none for the progress of an evaluation, and for a checkpoint that is not on the disk yet. Steps count from 0, NaN is `null`.
 fn event_json(event: &Event<'_>) -> Option<Value> {
     let object = |metrics: &[(&str, f64)]| {
         metrics.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect::<Map<_, _>>()
@@ -183,13 +200,9 @@ fn event_json(event: &Event<'_>) -> Option<Value> {
             "event": "step", "step": step, "epoch": epoch, "samples": samples, "metrics": object(metrics),
             "seconds": seconds.0, "data_seconds": seconds.1,
         }),
-        Event::Evaluating { .. } => return None,
+        Event::Evaluating { .. } | Event::Checkpoint { .. } => return None,
         Event::Evaluated { step, epoch, metrics, seconds } => json!({
             "event": "evaluated", "step": step, "epoch": epoch, "metrics": object(metrics), "seconds": seconds,
-        }),
-        Event::Checkpoint { step, role, weights, state } => json!({
-            "event": "checkpoint", "step": step, "role": match role { Role::Last => "last", Role::Best => "best" },
-            "weights_bytes": weights.len(), "state_bytes": state.len(),
         }),
         Event::Warning { step, message } => json!({"event": "warning", "step": step, "message": message}),
     })

@@ -7,12 +7,15 @@ use crate::experiment::Experiment;
 use crate::registry::blob::Blobs;
 use crate::registry::lease::Lease;
 use crate::registry::run::{CheckpointRecord, RunDetail};
+use crate::registry::spill::Spill;
 use crate::registry::store::Start;
 use crate::registry::{Build, Process, Recorder, RunState};
 use crate::task::{Classify, Fetch};
 use crate::train::Checkpoint;
-use crate::train::checkpoint::Origin;
+use crate::train::checkpoint::{self, Origin};
 use crate::train::task::Task;
+use candle_core::Device;
+use serde_json::Value;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -20,7 +23,9 @@ Examples:
   resnet-zoo resume 2e3f4a5b             by its short id
 
 Goes on after the newest checkpoint whose files are sound, with the stored experiment, whatever became of its file.
-Steps that are taken again are compared with what the registry holds, bit for bit.";
+Steps that are taken again are compared with what the registry holds, bit for bit. Two that resume a run at once: one
+does, the other is told. A run of another machine that has been silent for a minute is UNKNOWN; --take-over goes on
+with it, and should it still be alive, it stops at its next write.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -35,6 +40,9 @@ pub(super) struct Arguments {
     /// Say at the end where the time went
     #[arg(long)]
     profile: bool,
+    /// Go on with a run of another machine that is UNKNOWN, because that machine is gone
+    #[arg(long)]
+    take_over: bool,
 }
 
 pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
@@ -46,28 +54,35 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
         RunState::Completed => {
             return Err(Error::input(format!("the run {uid} is completed; there is nothing to resume")));
         }
-        RunState::Unknown | RunState::Running | RunState::Queued => {
+        RunState::Unknown if !arguments.take_over => {
+            return Err(Error::input(format!(
+                "the run {uid} is UNKNOWN: it runs on another machine, or did; where that is gone, pass --take-over"
+            )));
+        }
+        RunState::Running | RunState::Queued => {
             let state = listing.state;
             return Err(Error::input(format!("the run {uid} is {state}; wait for it, or stop it where it runs")));
         }
-        RunState::Interrupted | RunState::Failed | RunState::Crashed => {}
+        RunState::Unknown | RunState::Interrupted | RunState::Failed | RunState::Crashed => {}
     }
     // Before anything is read: nobody else goes on from what is read below.
     let lease = Lease::take(&context.location.run_folder(&uid))?;
+    let mut store = context.store()?;
+    Spill::of(&context.location.run_folder(&uid)).restore(&mut store, &uid, true)?.ok_or_else(|| {
+        Error::failed(format!("{} is locked by another program", context.location.database().display()))
+    })?;
     let listing = reader.find(&uid)?;
     let detail = reader.detail(listing)?;
     drop(reader);
 
     let experiment = Experiment::from_canonical(&detail.canonical)?;
     let threads = device::set_threads(arguments.threads)?;
-    // A checkpoint brings every value: no need to have what the run once started from.
-    let mut fetch = tags::fetch;
-    let fetch: Option<Fetch<'_>> = if detail.checkpoints.is_empty() { Some(&mut fetch) } else { None };
-    let task = Classify::new(&experiment, &device, fetch)?;
+    let task = open(&detail, &experiment, &device)?;
     let experiment_sha256 = experiment.sha256();
     let origin = Origin { experiment_sha256: &experiment_sha256, data_sha256: task.data_sha256() };
-    let blobs = Blobs::beside(context.location.database());
-    let found = newest_sound(&detail, &blobs, origin)?;
+    let mut found = newest_sound(&detail, store.blobs(), origin)?;
+    found.warnings.extend(store.warning());
+    store.blobs().preflight(checkpoint::size(&experiment, task.params()))?;
 
     let start = Start {
         process: Process::current(),
@@ -77,24 +92,47 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
         keep_last: experiment.checkpoint.keep_last,
     };
     let exact = is_same_machine(&detail, &start);
-    let recorder = Recorder::resume(context.store()?, lease, &uid, &start, found.record.as_ref())?;
+    let recorder = Recorder::resume(store, lease, &uid, &start, found.record.as_ref())?;
     context.announce(&uid, &detail.listing.name, &detail.listing.model, &start)?;
     Session {
         experiment: &experiment,
         resume: found.checkpoint,
-        warnings: found.damaged,
+        warnings: found.warnings,
         exact,
         profile: arguments.profile,
     }
     .train(&task, recorder, context)
 }
 
-/// Where a run goes on, and what was wrong with newer checkpoints.
+/// What the run learns, as it was when the run began.
+fn open(detail: &RunDetail, experiment: &Experiment, device: &Device) -> Result<Classify> {
+    // A checkpoint brings every value: no need to have what the run once started from. Where there is none, it starts
+    // as it did: from the seed also when what could not be had then can be had now.
+    let started = |key: &str| detail.weights.get(key).and_then(Value::as_str);
+    let has_checkpoint = !detail.checkpoints.is_empty();
+    let mut fetch = tags::fetch;
+    let is_loaded = !has_checkpoint && started("unavailable").is_none();
+    let fetch: Option<Fetch<'_>> = if is_loaded { Some(&mut fetch) } else { None };
+    let task = Classify::new(experiment, device, fetch)?;
+    if task.data_sha256() != detail.data_sha256 {
+        return Err(Error::input("the data have changed since the run began: run the experiment again"));
+    }
+    if is_loaded && task.weights.sha256.as_deref() != started("sha256") {
+        return Err(Error::input(format!(
+            "the run began with weights from {} with the sha256 {}, and now there are others: run the experiment again",
+            started("from").unwrap_or("a file"),
+            started("sha256").unwrap_or("of none")
+        )));
+    }
+    Ok(task)
+}
+
+/// Where a run goes on, and what a person should know of it.
 #[derive(Default)]
 struct Found {
     record: Option<CheckpointRecord>,
     checkpoint: Option<Checkpoint>,
-    damaged: Vec<String>,
+    warnings: Vec<String>,
 }
 
 fn newest_sound(detail: &RunDetail, blobs: &Blobs, origin: Origin<'_>) -> Result<Found> {
@@ -109,14 +147,17 @@ fn newest_sound(detail: &RunDetail, blobs: &Blobs, origin: Origin<'_>) -> Result
                 return Ok(found);
             }
             Err(error) => {
-                found.damaged.push(format!("the checkpoint of step {} is not used: {error}", record.step + 1))
+                found.warnings.push(format!("the checkpoint of step {} is not used: {error}", record.step + 1))
             }
         }
     }
-    if found.damaged.is_empty() {
+    if found.warnings.is_empty() {
         return Ok(found);
     }
-    Err(Error::failed(format!("no checkpoint of the run is sound:\n  {}", found.damaged.join("\n  "))))
+    Err(Error::disk(format!(
+        "no checkpoint of the run is sound; restore one from a copy, or run the experiment again:\n  {}",
+        found.warnings.join("\n  ")
+    )))
 }
 
 /// Whether the run's first process had this build, processor and device.

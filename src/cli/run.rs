@@ -7,6 +7,7 @@ use crate::experiment;
 use crate::registry::store::Start;
 use crate::registry::{Build, NewRun, Process, Recorder};
 use crate::task::Classify;
+use crate::train::checkpoint;
 use crate::train::task::Task;
 use serde_json::json;
 use std::path::PathBuf;
@@ -82,13 +83,16 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
         keep_last: experiment.checkpoint.keep_last,
     };
     let uid = uuid::Uuid::now_v7().to_string();
-    let recorder = Recorder::create(context.store()?, &uid, &new_run, &start)?;
+    let store = context.store()?;
+    store.blobs().preflight(checkpoint::size(experiment, task.params()))?;
+    let warnings = store.warning().into_iter().collect();
+    let recorder = Recorder::create(store, &uid, &new_run, &start)?;
     context.announce(&uid, &new_run.name, card.name, &start)?;
     if !context.json {
         let weights = &task.weights;
         let loaded = if weights.sha256.is_some() { format!(": {}", weights.report) } else { String::new() };
         context.terminal.print(&format!("weights from {}{loaded}", weights.from))?;
     }
-    Session { experiment, resume: None, warnings: Vec::new(), exact: true, profile: arguments.profile }
+    Session { experiment, resume: None, warnings, exact: true, profile: arguments.profile }
         .train(&task, recorder, context)
 }

@@ -50,8 +50,17 @@ impl Observer for Both<'_> {
         self.stop.store(i32::try_from(signal).unwrap_or(SIGTERM), Ordering::Relaxed);
         self.profile.observe(event, || {
             self.recorder.observe(event)?;
+            self.recorder.kept().iter().try_for_each(|checkpoint| self.progress.kept(checkpoint))?;
             self.progress.observe(event)
         })
+    }
+}
+
+impl Both<'_> {
+    /// Waits for the checkpoint that is being written.
+    fn settle(&mut self) -> Result<()> {
+        self.recorder.settle()?;
+        self.recorder.kept().iter().try_for_each(|checkpoint| self.progress.kept(checkpoint))
     }
 }
 
@@ -64,10 +73,16 @@ impl Session<'_> {
         let train = || {
             let progress = Progress::new(&mut context.terminal, context.json);
             let mut both = Both { recorder: &mut recorder, progress, profile: &mut profile, signal, stop: &stop };
-            self.warnings
+            let result = self
+                .warnings
                 .iter()
                 .try_for_each(|message| both.observe(&Event::Warning { step: 0, message }))
-                .and_then(|()| fit(task, self.experiment, self.resume, &stop, &mut both))
+                .and_then(|()| fit(task, self.experiment, self.resume, &stop, &mut both));
+            match (result, both.settle()) {
+                // What went wrong first says most; an interruption says that the checkpoint is there.
+                (Ok(_) | Err(Error::Interrupted { signal: SIGINT | SIGTERM }), Err(error)) => Err(error),
+                (result, _) => result,
+            }
         };
         let (result, work) = if self.profile { collect(train) } else { (train(), Vec::new()) };
         let (state, reason) = match &result {

@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -17,17 +18,17 @@ impl Lease {
     /// # Errors
     /// Where another process holds it, or where the folder cannot be written.
     pub fn take(run_folder: &Path) -> Result<Self> {
-        let open = || -> io::Result<File> {
-            fs::create_dir_all(run_folder)?;
-            OpenOptions::new().write(true).create(true).truncate(false).open(run_folder.join("lock"))
-        };
-        let failed = |error: io::Error| Error::failed(format!("cannot lock {}: {error}", run_folder.display()));
-        let file = open().map_err(failed)?;
+        let path = run_folder.join("lock");
+        let failed = |error: io::Error| Error::disk(format!("cannot lock {}: {error}", run_folder.display()));
         // `is_held` holds the lock for an instant, so a refusal counts only when it lasts.
         let deadline = Instant::now() + Duration::from_millis(500);
         loop {
+            fs::create_dir_all(run_folder).map_err(failed)?;
+            let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Lease(file)),
+                Ok(()) if is_at(&file, &path) => return Ok(Lease(file)),
+                // Somebody removed the file before it was locked: what others lock is another one.
+                Ok(()) => {}
                 Err(error) if error != rustix::io::Errno::WOULDBLOCK => return Err(failed(error.into())),
                 Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
                 Err(_) => return Err(Error::input("another process works on this run; wait for it or stop it")),
@@ -40,6 +41,12 @@ impl Lease {
         let Ok(file) = File::open(run_folder.join("lock")) else { return false };
         flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
     }
+}
+
+/// Whether an open file is the one that has this name now.
+fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |facts: fs::Metadata| (facts.dev(), facts.ino());
+    file.metadata().map(identity).is_ok_and(|open| fs::metadata(path).map(identity).is_ok_and(|named| open == named))
 }
 
 #[cfg(test)]

@@ -10,7 +10,8 @@ mod query;
 mod read;
 mod runs;
 
-pub use points::Batch;
+pub use checkpoints::NewCheckpoint;
+pub use points::{Batch, End};
 pub use query::Answer;
 pub use read::{Reader, short_id};
 pub use runs::{Start, Working};
@@ -23,8 +24,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
-/// How long a write waits for others before it fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a write waits for others, where nobody says otherwise.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A registry, open for writing. A process has one.
 #[derive(Debug)]
@@ -34,21 +35,48 @@ pub struct Store {
     location: Location,
     blobs: Blobs,
     clock: Clock,
+    patience: Duration,
+    network: Option<&'static str>,
 }
 
 impl Store {
     /// Opens the registry, creates it where there is none, and brings its schema up to date.
     ///
     /// # Errors
-    /// Where the file is something else or from a newer version, where it lies on a network filesystem, or where the
-    /// disk fails.
+    /// Where the file is something else or from a newer version, where it lies on a network filesystem and
+    /// [`Location::on_network`] does not allow that, or where the disk fails.
     pub fn open(location: Location, clock: Clock) -> Result<Self> {
+        let network = location.network_filesystem()?;
+        Self::open_on(location, clock, network)
+    }
+
+    /// As [`open`](Self::open), on the network filesystem of that name, or on a local one.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_on(location: Location, clock: Clock, network: Option<&'static str>) -> Result<Self> {
         let runtime = runtime()?;
-        let connection = runtime.block_on(open::writer(&location))?;
+        let connection = runtime.block_on(open::writer(&location, network))?;
         let blobs = Blobs::beside(location.database());
         let name = location.database().file_name().unwrap_or_default().to_string_lossy();
         blobs.create(&name)?;
-        Ok(Store { connection, runtime, location, blobs, clock })
+        Ok(Store { connection, runtime, location, blobs, clock, patience: PATIENCE, network })
+    }
+
+    /// Waits for others at most so long.
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// What a person should know of where the registry lies.
+    pub fn warning(&self) -> Option<String> {
+        let kind = self.network?;
+        Some(format!(
+            "the registry {} lies on a network filesystem ({kind}): it is written without a write-ahead log, slowly, and \
+             is as safe as that filesystem's locks",
+            self.location.database().display()
+        ))
     }
 
     /// Where it lies.
@@ -62,20 +90,48 @@ impl Store {
     }
 
     /// Runs `work` in one transaction, again from its start where others were in the way.
-    fn write<T>(&mut self, mut work: impl AsyncFnMut(&mut SqliteConnection) -> Tried<T>) -> Result<T> {
-        let Store { connection, runtime, location, .. } = self;
+    fn write<T>(&mut self, work: impl AsyncFnMut(&mut SqliteConnection) -> Tried<T>) -> Result<T> {
+        let patience = self.patience;
+        match self.try_write(patience, work)? {
+            Some(value) => Ok(value),
+            None => Err(Error::failed(format!(
+                "{} is locked by another program for {} s; find it with `fuser` or `lsof`",
+                self.location.database().display(),
+                patience.as_secs()
+            ))),
+        }
+    }
+
+    /// As [`write`](Self::write); `None` where others were in the way all the time. A connection on which the disk
+    /// failed is not used again: it is opened anew, once.
+    fn try_write<T>(
+        &mut self,
+        patience: Duration,
+        mut work: impl AsyncFnMut(&mut SqliteConnection) -> Tried<T>,
+    ) -> Result<Option<T>> {
+        let Store { connection, runtime, location, network, .. } = self;
         runtime.block_on(async {
             let begun = Instant::now();
             let mut pause = Duration::from_millis(5);
+            let mut is_new = false;
             loop {
                 match transaction(connection, &mut work).await {
-                    Err(Fault::Sql(error)) if is_busy(&error) && begun.elapsed() < PATIENCE => {
+                    Ok(value) => return Ok(Some(value)),
+                    Err(Fault::Sql(error)) if is_busy(&error) => {
+                        if begun.elapsed() >= patience {
+                            return Ok(None);
+                        }
                         // The process id spreads waiters that woke together.
                         std::thread::sleep(pause + Duration::from_millis(u64::from(std::process::id() % 7)));
                         pause = (2 * pause).min(Duration::from_millis(500));
                     }
+                    Err(Fault::Sql(error)) if is_disk(&error) && !is_new => {
+                        is_new = true;
+                        *connection = open::again(location, *network)
+                            .await
+                            .map_err(|_| Fault::Sql(error).explain(location.database()))?;
+                    }
                     Err(fault) => return Err(fault.explain(location.database())),
-                    Ok(value) => return Ok(value),
                 }
             }
         })
@@ -121,12 +177,12 @@ impl Fault {
         };
         let path = database.display();
         match primary_code(&error) {
-            Some(5 | 6) => Error::failed(format!("{path} is locked by another program for {} s", PATIENCE.as_secs())),
-            Some(8) => Error::failed(format!("{path} cannot be written: it is read-only; pass --registry PATH")),
-            Some(10) => Error::failed(format!("the disk failed under {path}: {error}")),
-            Some(11) => Error::failed(format!("{path} is damaged: {error}; restore it from a copy")),
-            Some(13) => Error::failed(format!("the disk of {path} is full; free some space, then resume the run")),
-            Some(14) => Error::input(format!("cannot open {path}; pass another --registry PATH")),
+            Some(5 | 6) => Error::failed(format!("{path} is locked by another program")),
+            Some(8) => Error::disk(format!("{path} cannot be written: it is read-only; pass --registry PATH")),
+            Some(10) => Error::disk(format!("the disk failed under {path}: {error}")),
+            Some(11) => Error::disk(format!("{path} is damaged: {error}; restore it from a copy")),
+            Some(13) => Error::disk(format!("the disk of {path} is full; free some space, then resume the run")),
+            Some(14) => Error::disk(format!("cannot open {path}: {error}; pass another --registry PATH")),
             Some(26) => Error::input(format!("{path} is not a SQLite database; pass another --registry PATH")),
             _ => Error::failed(format!("{path}: {error}")),
         }
@@ -135,6 +191,11 @@ impl Fault {
 
 fn is_busy(error: &sqlx::Error) -> bool {
     matches!(primary_code(error), Some(5 | 6))
+}
+
+/// Full, read-only or broken.
+fn is_disk(error: &sqlx::Error) -> bool {
+    matches!(primary_code(error), Some(8 | 10 | 13 | 14))
 }
 
 /// SQLite's result code without its extension bits.

@@ -1,12 +1,10 @@
-//! The thread that writes: training never waits for the disk, but where the queue is full or a checkpoint is due.
+//! The thread that writes: training never waits for the disk, but where the queue is full.
 
-use super::blob::Stored;
 use super::run::{Point, RunState};
-use super::store::{Batch, Store, Working};
+use super::spill::{Entry, Spill};
+use super::store::{Batch, End, NewCheckpoint, Store, Working};
 use crate::error::{Error, Result};
-use crate::train::event::Role;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -21,11 +19,27 @@ const QUEUE: usize = 256;
 
 pub(super) enum Message {
     Plan(Value),
-    Points(Vec<Point>),
-    Warning { step: u64, message: String },
-    Trained { samples: usize, seconds: f64, data_seconds: f64 },
-    Checkpoint { step: u64, role: Role, weights: Stored, state: Stored, stored: SyncSender<()> },
-    End { state: RunState, reason: Option<String> },
+    /// Points, and the hash chain that they end.
+    Points(Vec<Point>, [u8; 32]),
+    Warning {
+        step: u64,
+        message: String,
+    },
+    Trained {
+        samples: usize,
+        seconds: f64,
+        data_seconds: f64,
+    },
+    /// Checkpoints whose blobs are stored, and whom to tell that the registry has them.
+    Checkpoints {
+        checkpoints: Vec<NewCheckpoint>,
+        stored: SyncSender<()>,
+    },
+    /// Forget the blobs that no checkpoint names, and say which.
+    Prune {
+        forgotten: SyncSender<Vec<String>>,
+    },
+    End(End),
 }
 
 /// The sending half, and the thread behind it.
@@ -39,11 +53,17 @@ impl Writer {
     /// Starts the thread. `digest` is the hash chain of the points before the first one that comes.
     pub(super) fn start(store: Store, run: Working, digest: [u8; 32]) -> Result<Self> {
         let (sender, inbox) = sync_channel(QUEUE);
-        let worker =
-            Worker { inbox, store, run, batch: Batch::default(), digest, mismatches: 0, begun: Instant::now() };
+        let spill = Spill::of(&store.location().run_folder(&run.uid));
+        let batch = Batch { metric_digest: Some(digest), ..Batch::default() };
+        let worker = Worker { inbox, store, run, spill, batch, mismatches: 0, begun: Instant::now() };
         let thread = std::thread::Builder::new().name("registry".to_owned()).spawn(|| worker.work());
         let thread = thread.map_err(|error| Error::failed(format!("cannot start the registry's thread: {error}")))?;
         Ok(Writer { sender, thread: Some(thread) })
+    }
+
+    /// For other threads that have something to write.
+    pub(super) fn sender(&self) -> SyncSender<Message> {
+        self.sender.clone()
     }
 
     /// Queues a message. Where the thread has ended, its error comes back.
@@ -54,20 +74,14 @@ impl Writer {
         }
     }
 
-    /// Waits until the registry has the checkpoint.
-    pub(super) fn checkpoint(&mut self, step: u64, role: Role, weights: Stored, state: Stored) -> Result<()> {
-        let (stored, answer) = sync_channel(1);
-        self.send(Message::Checkpoint { step, role, weights, state, stored })?;
-        answer.recv().map_err(|_| self.error())
-    }
-
     /// Ends the run; returns how many values of its past a resumed run did not reproduce.
     pub(super) fn end(mut self, state: RunState, reason: Option<String>) -> Result<u64> {
-        self.send(Message::End { state, reason })?;
+        self.send(Message::End(End { state, reason }))?;
         self.join()
     }
 
-    fn error(&mut self) -> Error {
+    /// Why the thread has ended.
+    pub(super) fn error(&mut self) -> Error {
         match self.join() {
             Err(error) => error,
             Ok(_) => Error::failed("the registry stopped writing"),
@@ -87,8 +101,8 @@ struct Worker {
     inbox: Receiver<Message>,
     store: Store,
     run: Working,
+    spill: Spill,
     batch: Batch,
-    digest: [u8; 32],
     mismatches: u64,
     begun: Instant,
 }
@@ -97,8 +111,7 @@ impl Worker {
     fn work(mut self) -> Result<u64> {
         let mut flushed = Instant::now();
         loop {
-            let pending = !self.batch.points.is_empty() || !self.batch.warnings.is_empty();
-            let due = flushed + if pending { FLUSH_AFTER } else { HEARTBEAT };
+            let due = flushed + if self.has_news() { FLUSH_AFTER } else { HEARTBEAT };
             let message = match self.inbox.recv_timeout(due.saturating_duration_since(Instant::now())) {
                 Ok(message) => Some(message),
                 Err(RecvTimeoutError::Timeout) => None,
@@ -107,68 +120,84 @@ impl Worker {
                     return Ok(self.mismatches);
                 }
             };
+            let mut is_due = Instant::now() >= due;
+            let mut stored = None;
             match message {
                 None => {}
-                Some(Message::Plan(plan)) => self.store.plan(&self.run, &plan)?,
-                Some(Message::Points(points)) => self.take(points),
+                Some(Message::Plan(plan)) => self.batch.plan = Some(plan),
+                Some(Message::Points(points, digest)) => {
+                    self.batch.points.extend(points);
+                    self.batch.metric_digest = Some(digest);
+                    is_due |= self.batch.points.len() >= FLUSH_POINTS;
+                }
                 Some(Message::Warning { step, message }) => self.batch.warnings.push((step, message)),
                 Some(Message::Trained { samples, seconds, data_seconds }) => {
                     self.batch.samples += samples as u64;
                     self.batch.step_seconds += seconds;
                     self.batch.data_seconds += data_seconds;
                 }
-                Some(Message::Checkpoint { step, role, weights, state, stored }) => {
-                    self.stamp();
-                    let (store, run) = (&mut self.store, &self.run);
-                    self.mismatches += store.commit_checkpoint(run, &self.batch, step, role, &weights, &state)?;
-                    self.written();
-                    flushed = Instant::now();
-                    // The sender may have given up; the checkpoint is stored all the same.
-                    let _ = stored.send(());
-                    self.store.prune()?;
-                    continue;
+                Some(Message::Checkpoints { checkpoints, stored: whom }) => {
+                    self.batch.checkpoints = checkpoints;
+                    (stored, is_due) = (Some(whom), true);
                 }
-                Some(Message::End { state, reason }) => {
+                Some(Message::Prune { forgotten }) => {
+                    // Whoever asked may have given up; then the files stay for `gc`.
+                    let _ = forgotten.send(self.store.forget_unreferenced()?);
+                }
+                Some(Message::End(end)) => {
+                    self.batch.end = Some(end);
                     self.flush()?;
-                    self.store.end_run(&self.run, state, reason.as_deref())?;
-                    self.store.prune()?;
-                    return Ok(self.mismatches);
+                    return self.finish();
                 }
             }
-            if self.batch.points.len() >= FLUSH_POINTS || Instant::now() >= due {
+            if is_due {
                 self.flush()?;
                 flushed = Instant::now();
             }
+            // The checkpoint is stored also where whoever sent it has given up.
+            let _ = stored.map(|whom| whom.send(()));
         }
     }
 
-    fn take(&mut self, points: Vec<Point>) {
-        for point in &points {
-            let mut chain = Sha256::new();
-            chain.update(self.digest);
-            chain.update(point.metric.as_bytes());
-            chain.update([0]);
-            chain.update(point.step.to_le_bytes());
-            chain.update(point.value.to_bits().to_le_bytes());
-            self.digest = chain.finalize().into();
-        }
-        self.batch.points.extend(points);
+    fn has_news(&self) -> bool {
+        let batch = &self.batch;
+        !batch.points.is_empty() || !batch.warnings.is_empty() || batch.plan.is_some()
     }
 
+    /// Writes the batch, into the spill file where others keep the registry locked.
     fn flush(&mut self) -> Result<()> {
-        self.stamp();
-        self.mismatches += self.store.flush(&self.run, &self.batch)?;
-        self.written();
+        self.batch.seconds = self.begun.elapsed().as_secs_f64();
+        // What was spilled comes first. Somebody who waited in vain once does not wait again.
+        let was_spilled = self.spill.exists();
+        let is_free = !was_spilled || self.restore(false)?;
+        let written = if is_free { self.store.try_flush(&self.run, &self.batch, !was_spilled)? } else { None };
+        match written {
+            Some(mismatches) => self.mismatches += mismatches,
+            None => self.spill.append(&Entry::new(&self.run, &self.batch))?,
+        }
+        self.batch.points.clear();
+        self.batch.warnings.clear();
+        self.batch.checkpoints.clear();
+        self.batch.plan = None;
         Ok(())
     }
 
-    fn stamp(&mut self) {
-        self.batch.seconds = self.begun.elapsed().as_secs_f64();
-        self.batch.metric_digest = Some(self.digest);
+    /// Stores what was spilled; false where the registry is still locked.
+    fn restore(&mut self, patient: bool) -> Result<bool> {
+        let restored = self.spill.restore(&mut self.store, &self.run.uid, patient)?;
+        self.mismatches += restored.map_or(0, |(_, mismatches)| mismatches);
+        Ok(restored.is_some())
     }
 
-    fn written(&mut self) {
-        self.batch.points.clear();
-        self.batch.warnings.clear();
+    fn finish(mut self) -> Result<u64> {
+        if self.spill.exists() && !self.restore(true)? {
+            return Err(Error::failed(format!(
+                "{} is locked by another program; what it lacks of the run lies in {}: once the lock is gone, \
+                 `resnet-zoo gc` stores it",
+                self.store.location().database().display(),
+                self.spill.path().display()
+            )));
+        }
+        Ok(self.mismatches)
     }
 }

@@ -5,12 +5,16 @@
 //! A best checkpoint by a metric of the averages has these as its weights, and `model.{name}` in its state.
 
 use crate::error::{Error, Result};
+use crate::experiment::Experiment;
+use crate::train::event::Role;
 use crate::train::exact::Exact;
+use crate::train::optimizer::slot_names;
 use crate::train::schedule::Plateau;
 use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
+use zoo::params::Params;
 
 /// The form of `state`. Goes up whenever an older program would misread a newer file.
 const FORMAT: u32 = 1;
@@ -22,7 +26,7 @@ const STATE: &str = "resnet_zoo.state";
 pub type Tensors = BTreeMap<String, Tensor>;
 
 /// The state of a run between two steps.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Checkpoint {
     /// The model's parameters and running statistics.
     pub weights: Tensors,
@@ -34,9 +38,33 @@ pub struct Checkpoint {
     pub progress: Progress,
 }
 
+/// A state to be kept, and whose it is. It owns what it holds.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// The state. None of its tensors changes any more.
+    pub checkpoint: Checkpoint,
+    /// [`Origin::experiment_sha256`].
+    pub experiment_sha256: String,
+    /// [`Origin::data_sha256`].
+    pub data_sha256: String,
+    /// Whether a best checkpoint has the averages as its weights, because it is the best by a metric of theirs.
+    pub best_of_averages: bool,
+}
+
+impl Snapshot {
+    /// The two files of a checkpoint, `weights` and `state`.
+    ///
+    /// # Errors
+    /// Where a tensor cannot be written.
+    pub fn files(&self, role: Role) -> Result<(Vec<u8>, Vec<u8>)> {
+        let origin = Origin { experiment_sha256: &self.experiment_sha256, data_sha256: &self.data_sha256 };
+        self.checkpoint.to_bytes(origin, self.best_of_averages && role == Role::Best)
+    }
+}
+
 /// Where a run is: everything that is not a tensor. There is no state of randomness: draws are functions
 /// of the seed and the step.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Progress {
     /// Optimizer steps taken.
@@ -82,6 +110,14 @@ struct Header {
     experiment_sha256: String,
     data_sha256: String,
     progress: Progress,
+}
+
+/// About how many bytes the two files of a checkpoint take together.
+pub fn size(experiment: &Experiment, params: &Params) -> u64 {
+    let (all, trained) = params.counts();
+    let slots = slot_names(&experiment.optimizer).len();
+    let averages = if experiment.ema.is_some() { all } else { 0 };
+    (size_of::<f32>() * (all + averages + slots * trained)) as u64
 }
 
 /// What a run is about: a state of one is of no use to another.

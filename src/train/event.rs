@@ -2,10 +2,13 @@
 //! to an [`Observer`], and whoever listens never touches the loop.
 
 use crate::error::Result;
+use crate::train::checkpoint::Snapshot;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Something that happened, in order. Steps count optimizer steps from 0; a metric's name is
 /// `train.*`, `val.*` or `optim.*`, rates lie between 0 and 1, times are in seconds.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum Event<'a> {
     /// The loop is about to take its first step, or the first one after a resume.
     Started {
@@ -49,16 +52,14 @@ pub enum Event<'a> {
         /// Seconds it took.
         seconds: f64,
     },
-    /// The state after a step, for the observer to keep.
+    /// The state after a step, for the observer to keep. It is a copy: training goes on while it is written.
     Checkpoint {
         /// The last step that is in it.
         step: u64,
-        /// What for.
-        role: Role,
-        /// The model alone: a plain safetensors file under the model's own names.
-        weights: &'a [u8],
-        /// Everything else that an exact resume needs: a safetensors file.
-        state: &'a [u8],
+        /// What for: one or both, each once.
+        roles: &'a [Role],
+        /// The state.
+        snapshot: &'a Arc<Snapshot>,
     },
     /// Something a person should read, and that the registry keeps.
     Warning {
@@ -70,12 +71,23 @@ pub enum Event<'a> {
 }
 
 /// What a checkpoint is kept for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Role {
     /// The newest.
     Last,
     /// The best by the experiment's metric.
     Best,
+}
+
+impl Role {
+    /// `last` or `best`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Last => "last",
+            Role::Best => "best",
+        }
+    }
 }
 
 /// Listens to a run.

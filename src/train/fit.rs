@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::experiment::{Experiment, Length, ScheduleShape};
-use crate::train::checkpoint::{Best, Checkpoint, Origin, Patience, Progress};
+use crate::train::checkpoint::{Best, Checkpoint, Patience, Progress, Snapshot};
 use crate::train::ema::Ema;
 use crate::train::event::{Event, Observer, Role};
 use crate::train::exact::Exact;
@@ -10,7 +10,9 @@ use crate::train::optimizer::{Optimizer, Parameter, decays, layer_scales};
 use crate::train::schedule::{Course, Plateau, learning_rate};
 use crate::train::step::{StepOptions, StepReport, train_step};
 use crate::train::task::Task;
+use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Instant;
 use zoo::ops::profile;
@@ -55,6 +57,10 @@ struct Run<'a, T> {
     optimizer: Optimizer,
     ema: Option<Ema>,
     progress: Progress,
+    /// Whether it goes on after a checkpoint.
+    resumed: bool,
+    /// Whether the last step was followed by the best evaluation so far, which is still to be saved.
+    improved: bool,
     stop: &'a AtomicI32,
     observer: &'a mut dyn Observer,
 }
@@ -84,10 +90,11 @@ impl<'a, T: Task> Run<'a, T> {
                 patience: Patience::default(),
                 plateau: Plateau::default(),
             },
+            resumed: resume.is_some(),
+            improved: false,
             stop,
             observer,
         };
-        let resumed = resume.is_some();
         if let Some(checkpoint) = &resume {
             task.params().set_state_dict(&checkpoint.weights).map_err(|error| Error::input(error.to_string()))?;
             run.optimizer.restore(&checkpoint.optimizer, checkpoint.progress.steps)?;
@@ -107,7 +114,7 @@ impl<'a, T: Task> Run<'a, T> {
             samples: task.samples(),
             params: task.params().counts(),
         })?;
-        if !resumed {
+        if !run.resumed {
             for message in task.warnings() {
                 run.observer.observe(&Event::Warning { step: 0, message })?;
             }
@@ -116,9 +123,12 @@ impl<'a, T: Task> Run<'a, T> {
     }
 
     fn train(mut self) -> Result<Outcome> {
-        if self.progress.evaluation_due {
-            self.evaluate()?;
-            self.stop_if_asked()?;
+        if self.resumed {
+            if self.progress.evaluation_due {
+                self.evaluate()?;
+            }
+            // What the process before might have saved after this step, had it lived.
+            self.save()?;
         }
         while !self.is_over() {
             self.train_epoch()?;
@@ -147,11 +157,7 @@ impl<'a, T: Task> Run<'a, T> {
             let step_batches = batches.by_ref().take(self.experiment.accumulate).collect::<Result<Vec<_>>>()?;
             let waited = start.elapsed().as_secs_f64();
             self.step(epoch, &step_batches, start, waited)?;
-            let saves = self.is_due(self.experiment.checkpoint.every) || self.is_over();
-            if saves && self.stop.load(Ordering::Relaxed) == 0 {
-                self.save(Role::Last)?;
-            }
-            self.stop_if_asked()?;
+            self.save()?;
             if self.is_over() {
                 break;
             }
@@ -235,10 +241,11 @@ impl<'a, T: Task> Run<'a, T> {
             metrics: &list,
             seconds: start.elapsed().as_secs_f64(),
         })?;
-        self.conclude(&metrics)
+        self.conclude(&metrics);
+        Ok(())
     }
 
-    fn conclude(&mut self, metrics: &BTreeMap<String, f64>) -> Result<()> {
+    fn conclude(&mut self, metrics: &BTreeMap<String, f64>) {
         let step = self.last_step();
         let experiment = self.experiment;
         let progress = &mut self.progress;
@@ -261,32 +268,47 @@ impl<'a, T: Task> Run<'a, T> {
         let value = metrics[&best.metric];
         if progress.best.is_none_or(|known| best.mode.beats(value, known.value.0, 0.)) {
             progress.best = Some(Best { value: Exact(value), step });
-            self.save(Role::Best)?;
+            self.improved = true;
         }
-        Ok(())
     }
 
-    fn save(&mut self, role: Role) -> Result<()> {
+    /// Hands over what is worth keeping of the state after the last step, and stops where that was asked for.
+    fn save(&mut self) -> Result<()> {
+        let signal = self.stop.load(Ordering::Relaxed);
+        let mut roles = Vec::new();
+        if std::mem::take(&mut self.improved) {
+            roles.push(Role::Best);
+        }
+        if signal != 0 || self.is_due(self.experiment.checkpoint.every) || self.is_over() {
+            roles.push(Role::Last);
+        }
+        if !roles.is_empty() {
+            let (step, snapshot) = (self.last_step(), Arc::new(self.snapshot()?));
+            self.observer.observe(&Event::Checkpoint { step, roles: &roles, snapshot: &snapshot })?;
+        }
+        match signal {
+            0 => Ok(()),
+            signal => Err(Error::Interrupted { signal }),
+        }
+    }
+
+    fn snapshot(&self) -> Result<Snapshot> {
+        // The optimizer's and the averages' states are copies already.
+        let copied = |(name, tensor): (String, Tensor)| -> Result<_> {
+            Ok((name, if tensor.device().is_cpu() { tensor.copy()? } else { tensor.to_device(&Device::Cpu)? }))
+        };
         let checkpoint = Checkpoint {
-            weights: self.task.params().state_dict(),
+            weights: self.task.params().state_dict().into_iter().map(copied).collect::<Result<_>>()?,
             optimizer: self.optimizer.state()?,
             ema: self.ema.as_ref().map_or_else(|| Ok(BTreeMap::new()), Ema::state)?,
             progress: self.progress.clone(),
         };
-        let origin = Origin { experiment_sha256: &self.experiment_sha256, data_sha256: self.task.data_sha256() };
-        let of_averages = role == Role::Best && self.experiment.checkpoint.best.metric.starts_with("val_ema.");
-        let (weights, state) = checkpoint.to_bytes(origin, of_averages)?;
-        self.observer.observe(&Event::Checkpoint { step: self.last_step(), role, weights: &weights, state: &state })
-    }
-
-    fn stop_if_asked(&mut self) -> Result<()> {
-        match self.stop.load(Ordering::Relaxed) {
-            0 => Ok(()),
-            signal => {
-                self.save(Role::Last)?;
-                Err(Error::Interrupted { signal })
-            }
-        }
+        Ok(Snapshot {
+            checkpoint,
+            experiment_sha256: self.experiment_sha256.clone(),
+            data_sha256: self.task.data_sha256().to_owned(),
+            best_of_averages: self.experiment.checkpoint.best.metric.starts_with("val_ema."),
+        })
     }
 }
 

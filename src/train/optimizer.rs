@@ -139,7 +139,7 @@ impl Optimizer {
 }
 
 /// PyTorch's names of what an optimizer remembers of each element.
-fn slot_names(options: &OptimizerOptions) -> &'static [&'static str] {
+pub(super) fn slot_names(options: &OptimizerOptions) -> &'static [&'static str] {
     match options {
         OptimizerOptions::Sgd(options) if options.momentum == 0. => &[],
         OptimizerOptions::Sgd(_) => &["momentum_buffer"],

@@ -1,11 +1,16 @@
 //! The registry on a real disk: concurrent writers, deaths, leases, damaged files, newer schemas.
 
+use candle_core::{Device, Tensor};
 use resnet_zoo::registry::lease::Lease;
-use resnet_zoo::registry::store::{Batch, Start};
+use resnet_zoo::registry::store::{Batch, End, Start};
 use resnet_zoo::registry::{Build, Clock, Location, NewRun, Process, Reader, Recorder, RunState, Store, run::Point};
+use resnet_zoo::train::Checkpoint;
+use resnet_zoo::train::checkpoint::{Progress, Snapshot};
 use resnet_zoo::train::event::{Event, Observer, Role};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 fn clock() -> Clock {
@@ -70,6 +75,17 @@ fn step(step: u64, metrics: &[(&str, f64)]) -> Event<'static> {
     // Leaked, so that the event outlives the line that makes it; a test's metrics are few.
     let metrics = metrics.iter().map(|(name, value)| (&*name.to_string().leak(), *value)).collect::<Vec<_>>().leak();
     Event::Step { step, epoch: 0, samples: 8, metrics, seconds: (0.01, 0.001) }
+}
+
+/// A state of one weight.
+pub fn snapshot(number: u64) -> Snapshot {
+    let weight = Tensor::new(&[number as f32], &Device::Cpu).expect("on the CPU");
+    let checkpoint = Checkpoint {
+        weights: BTreeMap::from([("fc.weight".to_owned(), weight)]),
+        progress: Progress { steps: number + 1, ..Progress::default() },
+        ..Checkpoint::default()
+    };
+    Snapshot { checkpoint, ..Snapshot::default() }
 }
 
 fn sql(folder: &Path, statement: &str) -> String {
@@ -170,7 +186,9 @@ fn a_second_resumer_is_refused_and_a_fenced_writer_stops() {
         Batch { points: vec![Point { metric: "train.loss".to_owned(), step: 0, value: 1.0 }], ..Batch::default() };
     let message = store_of_first.flush(&first, &batch).expect_err("fenced").to_string();
     assert!(message.contains("another process took over the run"), "{message}");
-    let message = store_of_first.end_run(&first, RunState::Completed, None).expect_err("fenced").to_string();
+    let end = Some(End { state: RunState::Completed, reason: None });
+    let ending = Batch { end, ..Batch::default() };
+    let message = store_of_first.flush(&first, &ending).expect_err("fenced").to_string();
     assert!(message.contains("another process took over the run"), "{message}");
     assert_eq!(sql(folder.path(), "SELECT count(*) FROM metric"), "[[0]]", "what a fenced writer sent is not stored");
     assert_eq!(sql(folder.path(), "SELECT exit FROM attempt ORDER BY lease_epoch"), "[[\"crashed\"],[null]]");
@@ -194,6 +212,10 @@ fn the_dead_are_shown_as_crashed_and_the_silent_as_unknown() {
 
     let mut elsewhere = start();
     elsewhere.process.host = "another-host".to_owned();
+    store(folder.path()).create_run(&uid(4), &new_run("in a container that is gone"), &elsewhere).expect("created");
+    let contained = reader(folder.path()).find("in a container that is gone").expect("found");
+    assert_eq!(contained.state, RunState::Crashed, "the same boot: its lock would be seen");
+    elsewhere.process.boot_id = "another boot".to_owned();
     store(folder.path()).create_run(&uid(2), &new_run("far"), &elsewhere).expect("created");
     assert_eq!(reader(folder.path()).find("far").expect("found").state, RunState::Running);
     let late = Clock::new(|| 1_700_000_000_000 + 3_600_000);
@@ -213,14 +235,14 @@ fn checkpoints_are_kept_by_role_and_the_rest_is_pruned() {
     let mut recorder = recorder(folder.path(), 1);
     for number in 0..6u64 {
         recorder.observe(&step(number, &[("train.loss", 1.0)])).expect("queued");
-        let (weights, state) = (vec![number as u8; 1000], vec![100 + number as u8; 500]);
-        let roles: &[Role] = if number == 2 { &[Role::Last, Role::Best] } else { &[Role::Last] };
-        for role in roles {
-            let checkpoint = Event::Checkpoint { step: number, role: *role, weights: &weights, state: &state };
-            recorder.observe(&checkpoint).expect("stored");
-            let stored = format!("SELECT count(*) FROM checkpoints WHERE step = {number}");
-            assert_ne!(sql(folder.path(), &stored), "[[0]]", "a checkpoint is there when observe returns");
-        }
+        let roles: &[Role] = if number == 2 { &[Role::Best, Role::Last] } else { &[Role::Last] };
+        let snapshot = Arc::new(snapshot(number));
+        recorder.observe(&Event::Checkpoint { step: number, roles, snapshot: &snapshot }).expect("handed over");
+        recorder.settle().expect("stored");
+        let kept: Vec<(u64, Role)> = recorder.kept().iter().map(|kept| (kept.step, kept.role)).collect();
+        assert_eq!(kept, roles.iter().map(|role| (number, *role)).collect::<Vec<_>>(), "told once it is there");
+        let stored = format!("SELECT count(*) FROM checkpoints WHERE step = {number}");
+        assert_eq!(sql(folder.path(), &stored), format!("[[{}]]", roles.len()));
     }
     recorder.end(RunState::Completed, None).expect("ended");
 

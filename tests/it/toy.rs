@@ -204,9 +204,12 @@ impl Observer for Listener<'_> {
                 memory.log.push(format!("evaluated {step}"));
                 memory.keep(*step, metrics);
             }
-            Event::Checkpoint { step, role, weights, state } => {
-                memory.log.push(format!("{role:?} {step}"));
-                memory.checkpoints.push((*step, *role, weights.to_vec(), state.to_vec()));
+            Event::Checkpoint { step, roles, snapshot } => {
+                for role in *roles {
+                    memory.log.push(format!("{role:?} {step}"));
+                    let (weights, state) = snapshot.files(*role)?;
+                    memory.checkpoints.push((*step, *role, weights, state));
+                }
             }
             Event::Warning { message, .. } => memory.log.push(format!("warning: {message}")),
         }

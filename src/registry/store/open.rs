@@ -3,12 +3,13 @@
 use super::{Fault, Tried};
 use crate::error::{Error, Result};
 use crate::registry::Location;
-use rustix::fs::{FlockOperation, flock, statfs};
+use crate::registry::blob::{remove_file, sync_folder};
+use rustix::fs::{FlockOperation, flock};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions, SqlSafeStr, SqliteConnection};
 use std::fs::{self, File, OpenOptions};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// `RZOO`.
@@ -40,11 +41,9 @@ fn migrator() -> Migrator {
     Migrator::with_migrations(migrations.collect())
 }
 
-/// A connection that writes, to a registry that is up to date.
-pub(super) async fn writer(location: &Location) -> Result<SqliteConnection> {
+/// A connection that writes, to a registry that is up to date, on a network filesystem or a local one.
+pub(super) async fn writer(location: &Location, network: Option<&'static str>) -> Result<SqliteConnection> {
     let database = location.database();
-    fs::create_dir_all(location.folder())
-        .map_err(|error| Error::failed(format!("cannot create {}: {error}", location.folder().display())))?;
     if database.is_dir() {
         return Err(Error::input(format!(
             "{} is a folder; name a file in it: {}",
@@ -52,12 +51,26 @@ pub(super) async fn writer(location: &Location) -> Result<SqliteConnection> {
             database.join("registry.sqlite3").display()
         )));
     }
-    refuse_network(location.folder())?;
+    if let Some(kind) = network.filter(|_| !location.on_network) {
+        return Err(Error::input(format!(
+            "{} lies on a network filesystem ({kind}), where SQLite's write-ahead log loses data; pass --registry PATH \
+             with a path on a local disk, or --network-filesystem to do without that log",
+            location.folder().display()
+        )));
+    }
     // sqlx's SQLite migrator takes no lock, and changing the journal mode goes past the busy handler.
     let _migrating = migrate_lock(database)?;
     let connected = connect(options(database).create_if_missing(true), database).await;
     let mut connection = connected.map_err(|fault| fault.explain(database))?;
-    prepare(&mut connection, database).await.map_err(|fault| fault.explain(database))?;
+    prepare(&mut connection, database, network).await.map_err(|fault| fault.explain(database))?;
+    Ok(connection)
+}
+
+/// Another connection that writes, to a registry that was open before.
+pub(super) async fn again(location: &Location, network: Option<&'static str>) -> Tried<SqliteConnection> {
+    let database = location.database();
+    let mut connection = connect(options(database), database).await?;
+    prepare(&mut connection, database, network).await?;
     Ok(connection)
 }
 
@@ -70,20 +83,38 @@ pub(super) async fn reader(location: &Location) -> Result<SqliteConnection> {
             database.display()
         )));
     }
-    let attempt = async || -> Tried<(SqliteConnection, i64)> {
-        let options = options(database).read_only(true).pragma("query_only", "ON");
+    let attempt = async |immutable: bool| -> Tried<(SqliteConnection, i64)> {
+        let options = options(database).read_only(true).immutable(immutable).pragma("query_only", "ON");
         let mut connection = connect(options, database).await?;
         let schema = schema_of(&mut connection, database).await?;
         Ok((connection, schema))
     };
-    let (connection, schema) = attempt().await.map_err(|fault| fault.explain(database))?;
+    let (connection, schema) = match attempt(false).await {
+        // Not even a reader can use a write-ahead log without writing; without one, nobody else does.
+        Err(Fault::Sql(_)) if is_archived(location) => attempt(true).await,
+        result => result,
+    }
+    .map_err(|fault| fault.explain(database))?;
     if schema == SCHEMA {
         return Ok(connection);
     }
     // An older schema: bring it up to date as a writer, then look again.
     drop(connection);
-    drop(writer(location).await?);
-    Ok(attempt().await.map_err(|fault| fault.explain(database))?.0)
+    drop(writer(location, location.network_filesystem()?).await?);
+    Ok(attempt(false).await.map_err(|fault| fault.explain(database))?.0)
+}
+
+/// Whether a registry is complete in its one file, in a folder that cannot be written.
+fn is_archived(location: &Location) -> bool {
+    use rustix::fs::{Access, access};
+    access(location.folder(), Access::WRITE_OK).is_err() && !beside(location.database(), "-wal").exists()
+}
+
+/// A file beside the registry's, `registry.sqlite3-wal`.
+fn beside(database: &Path, suffix: &str) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 fn options(database: &Path) -> SqliteConnectOptions {
@@ -141,22 +172,30 @@ async fn schema_of(connection: &mut SqliteConnection, database: &Path) -> Tried<
     Ok(schema)
 }
 
-async fn prepare(connection: &mut SqliteConnection, database: &Path) -> Tried<()> {
+async fn prepare(connection: &mut SqliteConnection, database: &Path, network: Option<&'static str>) -> Tried<()> {
     let schema = schema_of(connection, database).await?;
+    let wanted = if network.is_some() { "delete" } else { "wal" };
     // Outside a transaction, and read back: inside one SQLite ignores it without a word.
-    let journal: String = sqlx::query_scalar("PRAGMA journal_mode = WAL").fetch_one(&mut *connection).await?;
-    if journal != "wal" {
+    let mode = AssertSqlSafe(format!("PRAGMA journal_mode = {wanted}"));
+    let journal: String = sqlx::query_scalar(mode).fetch_one(&mut *connection).await?;
+    if journal != wanted {
         return Err(Fault::Rule(Error::failed(format!(
-            "{} cannot use a write-ahead log (it stays in mode {journal}); put the registry on a local disk",
+            "{} stays in journal mode {journal} instead of {wanted}; close every program that has it open, or put the \
+             registry on a local disk",
             database.display()
         ))));
     }
-    if schema == SCHEMA {
-        return Ok(());
+    if schema < SCHEMA {
+        upgrade(connection, database, schema).await?;
     }
+    // From here on whoever writes waits in a loop of its own, and may have better things to do.
+    sqlx::query("PRAGMA busy_timeout = 1000").execute(connection).await?;
+    Ok(())
+}
+
+async fn upgrade(connection: &mut SqliteConnection, database: &Path, schema: i64) -> Tried<()> {
     if schema > 0 {
-        let copy = database.with_extension(format!("schema-{schema}.sqlite3"));
-        sqlx::query("VACUUM INTO ?").bind(copy.to_string_lossy().as_ref()).execute(&mut *connection).await?;
+        back_up(connection, database, schema).await?;
     }
     migrator().run_direct(None, connection, false).await.map_err(|error| {
         Fault::Rule(Error::failed(format!("cannot bring {} up to date: {error}", database.display())))
@@ -166,58 +205,33 @@ async fn prepare(connection: &mut SqliteConnection, database: &Path) -> Tried<()
     Ok(())
 }
 
+/// Copies a registry before its schema changes. What an upgrade that was killed has left is no copy of the old schema
+/// any more: then the one that it made before stays.
+async fn back_up(connection: &mut SqliteConnection, database: &Path, schema: i64) -> Tried<()> {
+    let migrated: i64 =
+        sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations").fetch_one(&mut *connection).await?;
+    let copy = database.with_extension(format!("schema-{schema}.sqlite3"));
+    if migrated > schema && copy.exists() {
+        return Ok(());
+    }
+    // SQLite does not write over a file, and one that is half written is no copy.
+    let unfinished = beside(&copy, ".tmp");
+    remove_file(&unfinished)?;
+    sqlx::query("VACUUM INTO ?").bind(unfinished.to_string_lossy().as_ref()).execute(&mut *connection).await?;
+    let keep = || -> std::io::Result<()> {
+        File::open(&unfinished)?.sync_all()?;
+        fs::rename(&unfinished, &copy)?;
+        copy.parent().map_or(Ok(()), sync_folder)
+    };
+    keep().map_err(|error| Fault::Rule(Error::disk(format!("cannot write {}: {error}", copy.display()))))
+}
+
 fn migrate_lock(database: &Path) -> Result<File> {
-    let mut name = database.as_os_str().to_owned();
-    name.push(".migrate.lock");
+    let name = beside(database, ".migrate.lock");
     let lock = || -> std::io::Result<File> {
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(&name)?;
         flock(&file, FlockOperation::LockExclusive)?;
         Ok(file)
     };
-    lock().map_err(|error| Error::failed(format!("cannot lock {}: {error}", Path::new(&name).display())))
-}
-
-/// A write-ahead log needs memory that all processes share, which network filesystems do not have.
-fn refuse_network(folder: &Path) -> Result<()> {
-    let kind = match statfs(folder) {
-        Ok(facts) => network_filesystem(facts.f_type as u32),
-        Err(error) => {
-            return Err(Error::failed(format!("cannot look at the filesystem of {}: {error}", folder.display())));
-        }
-    };
-    match kind {
-        None => Ok(()),
-        Some(kind) => Err(Error::input(format!(
-            "{} lies on a network filesystem ({kind}), where SQLite's write-ahead log loses data; \
-             pass --registry PATH with a path on a local disk",
-            folder.display()
-        ))),
-    }
-}
-
-/// The magic numbers of statfs(2).
-fn network_filesystem(magic: u32) -> Option<&'static str> {
-    Some(match magic {
-        0x6969 => "NFS",
-        0x517B | 0xFE53_4D42 => "SMB",
-        0xFF53_4D42 => "CIFS",
-        0x0102_1997 => "9p",
-        0x6573_5546 => "FUSE",
-        0x5346_414F | 0x6B41_4653 => "AFS",
-        0x00C3_6400 => "Ceph",
-        0x0BD0_0BD0 => "Lustre",
-        _ => return None,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn network_filesystems_are_named() {
-        assert_eq!(network_filesystem(0x6969), Some("NFS"));
-        assert_eq!(network_filesystem(0xEF53), None);
-        assert_eq!(network_filesystem(0x0102_1994), None, "tmpfs is local");
-    }
+    lock().map_err(|error| Error::disk(format!("cannot lock {}: {error}", name.display())))
 }

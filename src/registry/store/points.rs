@@ -1,19 +1,31 @@
-//! Metrics: written in batches, compared on replay.
+//! What a run says of itself: written in batches, compared on replay.
 
+use super::checkpoints::{NewCheckpoint, insert_checkpoints};
 use super::runs::{Working, fenced_unless};
 use super::{Store, Tried, step_number};
 use crate::error::Result;
+use crate::registry::RunState;
 use crate::registry::run::Point;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sqlx::SqliteConnection;
 use std::collections::HashMap;
+use std::time::Duration;
 
-/// What one flush writes.
-#[derive(Debug, Clone, Default)]
+/// What one transaction writes. Writing it twice is as good as once.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Batch {
     /// Points, in the order in which they came.
+    #[serde(skip)]
     pub points: Vec<Point>,
     /// Step and message.
     pub warnings: Vec<(u64, String)>,
+    /// What the run is going to do: steps, samples, parameters.
+    pub plan: Option<Value>,
+    /// Checkpoints whose blobs are stored.
+    pub checkpoints: Vec<NewCheckpoint>,
+    /// How the process's work on the run ended.
+    pub end: Option<End>,
     /// The hash chain over all points of the run so far.
     pub metric_digest: Option<[u8; 32]>,
     /// Seconds of this attempt.
@@ -26,6 +38,15 @@ pub struct Batch {
     pub data_seconds: f64,
 }
 
+/// How a process's work on a run ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// What the run is now.
+    pub state: RunState,
+    /// Why, where it did not complete.
+    pub reason: Option<String>,
+}
+
 impl Store {
     /// Writes a batch and a heartbeat. Returns how many points were there already with other bits: a resumed run that
     /// did not reproduce its own past.
@@ -36,13 +57,24 @@ impl Store {
         let now = self.clock.now_ms();
         self.write(async |connection| flush(connection, run, batch, now).await)
     }
+
+    /// As [`flush`](Self::flush); `None` where other programs kept the registry locked for as long as this process is
+    /// willing to wait, or for an instant where it is not `patient`.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush), but for a lock.
+    pub fn try_flush(&mut self, run: &Working, batch: &Batch, patient: bool) -> Result<Option<u64>> {
+        let now = self.clock.now_ms();
+        let patience = if patient { self.patience } else { Duration::ZERO };
+        self.try_write(patience, async |connection| flush(connection, run, batch, now).await)
+    }
 }
 
 pub(super) async fn flush(connection: &mut SqliteConnection, run: &Working, batch: &Batch, now: i64) -> Tried<u64> {
     let cursor = batch.points.iter().map(|point| point.step).max().map(step_number).transpose()?;
     let changed = sqlx::query(
         "UPDATE run SET hb_seq = hb_seq + 1, hb_ms = ?3, cursor_step = max(cursor_step, coalesce(?4, -1)),
-                        metric_digest = coalesce(?5, metric_digest)
+                        metric_digest = coalesce(?5, metric_digest), plan = coalesce(?6, plan)
          WHERE id = ?1 AND lease_epoch = ?2",
     )
     .bind(run.id)
@@ -50,11 +82,13 @@ pub(super) async fn flush(connection: &mut SqliteConnection, run: &Working, batc
     .bind(now)
     .bind(cursor)
     .bind(batch.metric_digest.as_ref().map(<[u8; 32]>::as_slice))
+    .bind(batch.plan.as_ref().map(super::runs::canonical))
     .execute(&mut *connection)
     .await?;
     fenced_unless(changed.rows_affected() == 1, run)?;
     sqlx::query(
-        "UPDATE attempt SET seconds = ?, samples = ?, step_seconds = ?, data_seconds = ?
+        "UPDATE attempt SET seconds = max(seconds, ?), samples = max(samples, ?),
+                            step_seconds = max(step_seconds, ?), data_seconds = max(data_seconds, ?)
          WHERE run_id = ? AND lease_epoch = ?",
     )
     .bind(batch.seconds)
@@ -66,17 +100,30 @@ pub(super) async fn flush(connection: &mut SqliteConnection, run: &Working, batc
     .execute(&mut *connection)
     .await?;
     for (step, message) in &batch.warnings {
-        sqlx::query("INSERT INTO warning (run_id, step, message, created_ms) VALUES (?, ?, ?, ?)")
-            .bind(run.id)
-            .bind(step_number(*step)?)
-            .bind(message)
-            .bind(now)
-            .execute(&mut *connection)
-            .await?;
+        sqlx::query(
+            "INSERT INTO warning (run_id, step, message, created_ms) SELECT ?1, ?2, ?3, ?4
+             WHERE NOT EXISTS (SELECT 1 FROM warning WHERE run_id = ?1 AND step = ?2 AND message = ?3)",
+        )
+        .bind(run.id)
+        .bind(step_number(*step)?)
+        .bind(message)
+        .bind(now)
+        .execute(&mut *connection)
+        .await?;
     }
+    let mismatches = insert_points(connection, run, &batch.points).await?;
+    insert_checkpoints(connection, run, &batch.checkpoints, now).await?;
+    if let Some(end) = &batch.end {
+        super::runs::end(connection, run, end, now).await?;
+    }
+    Ok(mismatches)
+}
+
+/// Returns how many were there with other bits.
+async fn insert_points(connection: &mut SqliteConnection, run: &Working, points: &[Point]) -> Tried<u64> {
     let mut keys = HashMap::new();
     let mut mismatches = 0;
-    for point in &batch.points {
+    for point in points {
         let key = match keys.get(point.metric.as_str()) {
             Some(key) => *key,
             None => {

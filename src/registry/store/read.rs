@@ -3,6 +3,7 @@
 use super::points::decode;
 use super::{Fault, Tried, open, runtime, unsigned};
 use crate::error::{Error, Result};
+use crate::registry::blob::Blobs;
 use crate::registry::lease::Lease;
 use crate::registry::run::{CheckpointRecord, MetricSummary, Point, RunDetail, RunListing, RunState};
 use crate::registry::{Clock, Location, Process};
@@ -71,6 +72,11 @@ impl Reader {
     /// Where it lies.
     pub fn location(&self) -> &Location {
         &self.location
+    }
+
+    /// Its blobs.
+    pub fn blobs(&self) -> Blobs {
+        Blobs::beside(self.location.database())
     }
 
     /// All runs, newest first, each with the state that is true now.
@@ -182,13 +188,15 @@ impl Reader {
         if stored != RunState::Running {
             return Ok(stored);
         }
-        Ok(if row.host != self.process.host {
+        // Containers of one machine have hosts of their own, and see each other's locks.
+        let is_this_machine = row.boot_id == self.process.boot_id && !row.boot_id.is_empty();
+        Ok(if is_this_machine || row.host == self.process.host {
+            let is_held = Lease::is_held(&self.location.run_folder(&row.uid));
+            let is_this_boot = row.boot_id == self.process.boot_id;
+            if is_this_boot && is_held { RunState::Running } else { RunState::Crashed }
+        } else {
             let silent = self.clock.now_ms().saturating_sub(row.hb_ms) > SILENCE_MS;
             if silent { RunState::Unknown } else { RunState::Running }
-        } else if row.boot_id == self.process.boot_id && Lease::is_held(&self.location.run_folder(&row.uid)) {
-            RunState::Running
-        } else {
-            RunState::Crashed
         })
     }
 }

@@ -1,11 +1,12 @@
 //! The life of a run: created, heart beating, ended, resumed.
 
-use super::{Fault, Store, Tried, signed};
+use super::{End, Fault, Store, Tried, signed};
 use crate::error::{Error, Result};
 use crate::registry::{Build, NewRun, Process, RunState};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sqlx::SqliteConnection;
+use std::time::Duration;
 
 /// How a process begins to work on a run.
 #[derive(Debug, Clone)]
@@ -94,6 +95,24 @@ impl Store {
         Ok(Working { id, uid: uid.to_owned(), lease_epoch: 1, keep_last: start.keep_last })
     }
 
+    /// The attempt that a run is in, to go on writing what its process could not; `None` where other programs keep the
+    /// registry locked.
+    ///
+    /// # Errors
+    /// Where there is no such run, or where the registry cannot be read.
+    pub fn last_attempt(&mut self, uid: &str, keep_last: usize, patient: bool) -> Result<Option<Working>> {
+        let patience = if patient { self.patience } else { Duration::ZERO };
+        let found: Option<Option<(i64, i64)>> = self.try_write(patience, async |connection| -> Tried<_> {
+            let row = sqlx::query_as("SELECT id, lease_epoch FROM run WHERE uid = ?").bind(uid);
+            Ok(row.fetch_optional(connection).await?)
+        })?;
+        match found {
+            None => Ok(None),
+            Some(None) => Err(Error::input(format!("there is no run {uid}"))),
+            Some(Some((id, lease_epoch))) => Ok(Some(Working { id, uid: uid.to_owned(), lease_epoch, keep_last })),
+        }
+    }
+
     /// Takes a stopped or crashed run over, to go on after the checkpoint of step `from`. The caller holds its lease.
     ///
     /// # Errors
@@ -131,52 +150,27 @@ impl Store {
         })?;
         Ok(Working { id, uid: uid.to_owned(), lease_epoch, keep_last: start.keep_last })
     }
+}
 
-    /// Notes what the run is going to do: steps, samples, parameters.
-    ///
-    /// # Errors
-    /// Where another process took the run over, or where the registry cannot be written.
-    pub fn plan(&mut self, run: &Working, plan: &Value) -> Result<()> {
-        let plan = canonical(plan);
-        self.write(async |connection| -> Tried<()> {
-            let changed = sqlx::query("UPDATE run SET plan = ? WHERE id = ? AND lease_epoch = ?")
-                .bind(&plan)
-                .bind(run.id)
-                .bind(run.lease_epoch)
-                .execute(connection)
-                .await?;
-            fenced_unless(changed.rows_affected() == 1, run)
-        })
-    }
-
-    /// Ends this process's work on the run.
-    ///
-    /// # Errors
-    /// Where another process took the run over, or where the registry cannot be written.
-    pub fn end_run(&mut self, run: &Working, state: RunState, reason: Option<&str>) -> Result<()> {
-        let now = self.clock.now_ms();
-        self.write(async |connection| -> Tried<()> {
-            let changed = sqlx::query(
-                "UPDATE run SET state = ?3, reason = ?4, ended_ms = ?5, hb_ms = ?5, hb_seq = hb_seq + 1
-                 WHERE id = ?1 AND lease_epoch = ?2",
-            )
-            .bind(run.id)
-            .bind(run.lease_epoch)
-            .bind(state.name())
-            .bind(reason)
-            .bind(now)
-            .execute(&mut *connection)
-            .await?;
-            fenced_unless(changed.rows_affected() == 1, run)?;
-            sqlx::query("UPDATE attempt SET exit = ? WHERE run_id = ? AND lease_epoch = ?")
-                .bind(state.name().to_lowercase())
-                .bind(run.id)
-                .bind(run.lease_epoch)
-                .execute(connection)
-                .await?;
-            Ok(())
-        })
-    }
+/// Ends a process's work on a run.
+pub(super) async fn end(connection: &mut SqliteConnection, run: &Working, end: &End, now: i64) -> Tried<()> {
+    sqlx::query(
+        "UPDATE run SET state = ?3, reason = ?4, ended_ms = max(?5, created_ms) WHERE id = ?1 AND lease_epoch = ?2",
+    )
+    .bind(run.id)
+    .bind(run.lease_epoch)
+    .bind(end.state.name())
+    .bind(&end.reason)
+    .bind(now)
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query("UPDATE attempt SET exit = ? WHERE run_id = ? AND lease_epoch = ?")
+        .bind(end.state.name().to_lowercase())
+        .bind(run.id)
+        .bind(run.lease_epoch)
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// The error of a process that lost its run to another.
@@ -238,7 +232,7 @@ async fn insert_attempt(
 }
 
 /// JSON with sorted keys and shortest floats: equal values have equal texts.
-fn canonical(value: &Value) -> String {
+pub(super) fn canonical(value: &Value) -> String {
     // serde_json's map is sorted as long as its feature `preserve_order` is off; sorting here holds either way.
     fn sorted(value: &Value) -> Value {
         match value {
