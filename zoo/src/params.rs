@@ -30,8 +30,10 @@ struct State {
 
 type NameFilter = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
+/// A parameter as the model holds it.
 struct Entry {
-    var: Var,
+    /// A `Var`, but for what is frozen.
+    tensor: Tensor,
     role: Role,
 }
 
@@ -40,7 +42,8 @@ enum Role {
     Trainable,
     /// A running statistic: not trained, updated by the forward pass.
     Buffer,
-    /// Constant. The model holds it as a plain tensor, so candle records no graph for it.
+    /// Constant. The model holds it as a plain tensor, so candle records no graph for it. What was loaded
+    /// is not copied: reading a checkpoint to predict takes its size in memory once.
     Frozen,
 }
 
@@ -152,7 +155,7 @@ impl Params {
     /// Every parameter and buffer, frozen ones too, as a checkpoint holds them. The tensors share
     /// memory with the model: they follow its training until they are copied.
     pub fn state_dict(&self) -> BTreeMap<String, Tensor> {
-        self.lock().entries.iter().map(|(name, entry)| (name.clone(), entry.var.as_detached_tensor())).collect()
+        self.lock().entries.iter().map(|(name, entry)| (name.clone(), entry.tensor.detach())).collect()
     }
 
     /// Overwrites every parameter and buffer, in place.
@@ -167,16 +170,16 @@ impl Params {
         for (name, entry) in &state.entries {
             match values.get(name) {
                 None => bail!("the checkpoint has no parameter `{name}`: it is of another model"),
-                Some(value) if value.shape() != entry.var.shape() => bail!(
+                Some(value) if value.shape() != entry.tensor.shape() => bail!(
                     "`{name}` has the shape {:?} in the checkpoint and {:?} in the model",
                     value.dims(),
-                    entry.var.dims()
+                    entry.tensor.dims()
                 ),
                 Some(_) => {}
             }
         }
         for (name, entry) in &state.entries {
-            entry.var.set(&values[name].to_device(entry.var.device())?.to_dtype(entry.var.dtype())?)?;
+            entry.overwrite(&values[name])?;
         }
         forget_kept_filters();
         Ok(())
@@ -195,15 +198,22 @@ impl Params {
     pub fn counts(&self) -> (usize, usize) {
         let state = self.lock();
         let count = |of: &dyn Fn(&str, &Entry) -> bool| {
-            state.entries.iter().filter(|(name, entry)| of(name, entry)).map(|(_, entry)| entry.var.elem_count()).sum()
+            state
+                .entries
+                .iter()
+                .filter(|(name, entry)| of(name, entry))
+                .map(|(_, entry)| entry.tensor.elem_count())
+                .sum()
         };
         (count(&|name, _| !is_running_statistic(name)), count(&|_, entry| entry.role == Role::Trainable))
     }
 
+    /// Those of a role whose tensors are `Var`s.
     fn vars(&self, role: Role) -> Vec<(String, Var)> {
         let state = self.lock();
         let of_role = state.entries.iter().filter(|(_, entry)| entry.role == role);
-        of_role.map(|(name, entry)| (name.clone(), entry.var.clone())).collect()
+        let var = |entry: &Entry| Var::from_tensor(&entry.tensor).expect("it is a Var, so nothing is copied");
+        of_role.map(|(name, entry)| (name.clone(), var(entry))).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -215,10 +225,10 @@ impl SimpleBackend for Params {
     fn get(&self, shape: Shape, name: &str, hint: Init, dtype: DType, device: &Device) -> Result<Tensor> {
         let mut state = self.lock();
         if let Some(entry) = state.entries.get(name) {
-            if entry.var.shape() != &shape {
-                bail!("`{name}` was built with the shape {:?} and is now asked for as {shape:?}", entry.var.dims());
+            if entry.tensor.shape() != &shape {
+                bail!("`{name}` was built with the shape {:?} and is now asked for as {shape:?}", entry.tensor.dims());
             }
-            return Ok(entry.tensor());
+            return Ok(entry.tensor.clone());
         }
         let value = match state.take_loaded(name)? {
             Some(value) if value.shape() != &shape => {
@@ -227,18 +237,18 @@ impl SimpleBackend for Params {
             Some(value) => value.to_device(device)?.to_dtype(dtype)?,
             None => seeded(state.seed, name, &shape, hint, dtype, device)?,
         };
-        Ok(state.insert(name, &value)?.tensor())
+        state.insert(name, value)
     }
 
     fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
         let mut state = self.lock();
         if let Some(entry) = state.entries.get(name) {
-            return Ok(entry.tensor());
+            return Ok(entry.tensor.clone());
         }
         match state.take_loaded(name)? {
             Some(value) => {
                 let value = value.to_device(device)?.to_dtype(dtype)?;
-                Ok(state.insert(name, &value)?.tensor())
+                state.insert(name, value)
             }
             None => bail!("`{name}` is not loaded: ask for it with a shape, so that it can be initialised"),
         }
@@ -270,9 +280,14 @@ impl State {
         Ok(value)
     }
 
-    fn insert(&mut self, name: &str, value: &Tensor) -> Result<&Entry> {
-        let entry = Entry { var: Var::from_tensor(value)?, role: self.role(name) };
-        Ok(self.entries.entry(name.to_string()).or_insert(entry))
+    fn insert(&mut self, name: &str, value: Tensor) -> Result<Tensor> {
+        let role = self.role(name);
+        let tensor = match role {
+            Role::Trainable | Role::Buffer => Var::from_tensor(&value)?.into_inner(),
+            Role::Frozen => value.detach().contiguous()?,
+        };
+        self.entries.insert(name.to_owned(), Entry { tensor: tensor.clone(), role });
+        Ok(tensor)
     }
 
     fn role(&self, name: &str) -> Role {
@@ -286,10 +301,12 @@ impl State {
 }
 
 impl Entry {
-    fn tensor(&self) -> Tensor {
+    /// In place, so that the model follows.
+    fn overwrite(&self, value: &Tensor) -> Result<()> {
+        let value = value.to_device(self.tensor.device())?.to_dtype(self.tensor.dtype())?;
         match self.role {
-            Role::Trainable | Role::Buffer => self.var.as_tensor().clone(),
-            Role::Frozen => self.var.as_detached_tensor(),
+            Role::Trainable | Role::Buffer => Var::from_tensor(&self.tensor)?.set(&value),
+            Role::Frozen => self.tensor.flatten_all()?.slice_set(&value.contiguous()?.flatten_all()?, 0, 0),
         }
     }
 }

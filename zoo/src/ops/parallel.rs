@@ -78,43 +78,57 @@ pub(crate) unsafe fn output<N>(len: usize, write: impl FnOnce(Disjoint<N>)) -> R
     Ok(buffer)
 }
 
-/// One cache line, so that no vector access of a scratch buffer crosses one.
-#[repr(C, align(64))]
-#[derive(Debug, Clone, Copy)]
-struct Line([f32; 16]);
+/// Bytes of a cache line, so that no vector access of a scratch buffer crosses one.
+const LINE: usize = 64;
 
 /// Numbers of any type that begin at a cache line.
 #[derive(Debug, Default)]
 pub(crate) struct Aligned {
-    lines: Vec<Line>,
+    /// The first line begins somewhere in the first [`LINE`] bytes. Zeros of a plain type come from `calloc`, so that
+    /// whoever writes a page first, in whichever thread, is who waits for it.
+    memory: Vec<f32>,
 }
 
 impl Aligned {
     /// `len` zeros.
     pub(crate) fn zeros<N: Number>(len: usize) -> Self {
-        Aligned { lines: vec![Line([0.0; 16]); (len * size_of::<N>()).div_ceil(size_of::<Line>())] }
+        let bytes = (len * size_of::<N>()).next_multiple_of(LINE) + LINE;
+        Aligned { memory: vec![0.; bytes / size_of::<f32>()] }
+    }
+
+    /// Where the first line begins.
+    fn start(&self) -> usize {
+        self.memory.as_ptr().align_offset(LINE).min(self.memory.len())
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(self.memory.as_slice()).saturating_sub(LINE)
     }
 
     /// How many there are.
     fn len<N: Number>(&self) -> usize {
-        size_of_val(self.lines.as_slice()) / size_of::<N>()
+        self.bytes() / size_of::<N>()
     }
 
     /// All of them, and what fills the last cache line.
     pub(crate) fn numbers<N: Number>(&self) -> &[N] {
-        // SAFETY: `lines` are so many bytes, aligned for any number, and any bits are a number (see `Number`).
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast::<N>(), self.len::<N>()) }
+        let memory = &self.memory[self.start()..];
+        // SAFETY: at least `bytes` follow the first line's beginning, which is aligned for any number, and any bits are
+        // a number (see `Number`).
+        unsafe { std::slice::from_raw_parts(memory.as_ptr().cast::<N>(), self.len::<N>()) }
     }
 
     /// As [`Self::numbers`].
     pub(crate) fn numbers_mut<N: Number>(&mut self) -> &mut [N] {
+        let (start, len) = (self.start(), self.len::<N>());
+        let memory = &mut self.memory[start..];
         // SAFETY: as above, and they are borrowed mutably.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast::<N>(), self.len::<N>()) }
+        unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast::<N>(), len) }
     }
 }
 
-/// A thread keeps no scratch buffer larger than this (in lines: 64 MiB).
-const KEPT_LINES: usize = 1 << 20;
+/// A thread keeps no scratch buffer of more bytes.
+const KEPT_BYTES: usize = 64 << 20;
 
 thread_local! { static SCRATCH: RefCell<Vec<Aligned>> = const { RefCell::new(Vec::new()) }; }
 
@@ -133,7 +147,7 @@ pub(crate) fn with_scratch_of<N: Number, R>(len: usize, f: impl FnOnce(&mut [N])
         buffer = Aligned::zeros::<N>(len);
     }
     let result = f(&mut buffer.numbers_mut()[..len]);
-    if buffer.lines.len() <= KEPT_LINES {
+    if buffer.bytes() <= KEPT_BYTES {
         SCRATCH.with_borrow_mut(|store| store.push(buffer));
     }
     result

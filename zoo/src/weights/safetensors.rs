@@ -48,9 +48,17 @@ pub(super) fn read(file: &mut (impl Read + Seek), file_len: u64) -> Result<BTree
             Dtype::U8 | Dtype::BOOL => DType::U8,
             other => return Err(format!("`{name}` holds {other:?}, which weights of a model do not")),
         };
-        let mut bytes = vec![0; info.data_offsets.1 - info.data_offsets.0];
-        file.read_exact(&mut bytes).map_err(|error| error.to_string())?;
-        let tensor = Tensor::from_raw_buffer(&bytes, dtype, &info.shape, &Device::Cpu);
+        let len = info.data_offsets.1 - info.data_offsets.0;
+        let tensor = if dtype == DType::F32 {
+            // What nearly all weights are, right into the tensor's memory. Its bytes are little-endian.
+            let mut values = vec![0f32; len / size_of::<f32>()];
+            file.read_exact(bytemuck::cast_slice_mut(&mut values)).map_err(|error| error.to_string())?;
+            Tensor::from_vec(values, info.shape.as_slice(), &Device::Cpu)
+        } else {
+            let mut bytes = vec![0; len];
+            file.read_exact(&mut bytes).map_err(|error| error.to_string())?;
+            Tensor::from_raw_buffer(&bytes, dtype, &info.shape, &Device::Cpu)
+        };
         tensors.insert(name, tensor.map_err(|error| error.to_string())?);
     }
     Ok(tensors)
