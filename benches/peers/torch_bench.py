@@ -1,9 +1,11 @@
 """PyTorch's and ONNX Runtime's side of `resnet-zoo bench`: one JSON line a result, under the same keys.
 
     torch_bench.py train|infer MODEL VARIANT BATCH SIZE [THREADS]
+    torch_bench.py startup MODEL VARIANT IMAGE [THREADS]
 
 VARIANT of train: eager_nchw, eager_nhwc, compile_nhwc, bf16_nhwc, bf16_compile, each also as head_.. (frozen backbone);
-of infer the same, and onnxruntime. MODEL is one of torchvision's, for images or clips (of 16 frames).
+of infer the same, and onnxruntime; of startup eager and onnxruntime: a process that classifies an image, from its start to its
+end, with random weights from a file. MODEL is one of torchvision's, for images or clips (of 16 frames).
 
 Needs, in an environment outside of the repository: pip install torch torchvision onnxruntime onnx
 """
@@ -12,6 +14,7 @@ import json
 import os
 import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -124,14 +127,72 @@ def measure(step, seconds, warmup=3, reps=10, longest=60.0):
 
 
 def cpu_seconds():
-    """Busy seconds of the whole machine, of them stolen by the host, and seconds of this process."""
+    """Busy seconds of the whole machine, of them stolen by the host, and seconds of this process and those it waited for."""
     with open("/proc/stat") as stat:
         user, nice, system, _, _, irq, softirq, steal = (int(word) for word in stat.readline().split()[1:9])
     hz, own = os.sysconf("SC_CLK_TCK"), os.times()
-    return (user + nice + system + irq + softirq + steal) / hz, steal / hz, own.user + own.system
+    return (user + nice + system + irq + softirq + steal) / hz, steal / hz, own.user + own.system + own.children_user + own.children_system
+
+
+def startup(name, variant, image, threads=2):
+    import torch
+    import torchvision
+
+    net = getattr(torchvision.models, name)(weights=None).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        file = os.path.join(folder, "weights")
+        if variant == "onnxruntime":
+            torch.onnx.export(net, (torch.zeros(1, 3, 224, 224),), file, dynamo=False, do_constant_folding=True)
+        else:
+            torch.save(net.state_dict(), file)
+        command = [sys.executable, __file__, "classify", name, variant, file, image, str(threads)]
+        step = lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        median, best, reps, noise = measure(step, seconds=3.0)
+    print(json.dumps({
+        "bench": "startup", "model": name, "variant": variant, "batch": 1, "size": 224, "img_s": round(1 / median, 2),
+        "best_img_s": round(1 / best, 2), "ms": round(median * 1e3, 2), "reps": reps, "rss_mib": None, **noise, "threads": threads,
+    }), flush=True)
+
+
+def classify(name, variant, file, path, threads):
+    """What a script does that shows the classes of one image: as few imports as there can be."""
+    import numpy
+    from PIL import Image
+
+    image = Image.open(path).convert("RGB")
+    scale = 256 / min(image.size)
+    image = image.resize([round(side * scale) for side in image.size], Image.Resampling.BILINEAR)
+    left, top = (image.width - 224) // 2, (image.height - 224) // 2
+    pixels = numpy.asarray(image.crop((left, top, left + 224, top + 224)), numpy.float32) / 255
+    pixels = (pixels - numpy.float32([0.485, 0.456, 0.406])) / numpy.float32([0.229, 0.224, 0.225])
+    x = numpy.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
+    if variant == "onnxruntime":
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        logits = session.run(None, {session.get_inputs()[0].name: x})[0][0]
+    else:
+        import torch
+        import torchvision
+
+        torch.set_num_threads(threads)
+        with torch.device("meta"):
+            net = getattr(torchvision.models, name)(weights=None)
+        # The file stays where it is: its pages become the parameters.
+        net.load_state_dict(torch.load(file, mmap=True, weights_only=True), assign=True)
+        net.eval()
+        with torch.inference_mode():
+            logits = net(torch.from_numpy(x))[0]
+    print(logits.tolist())
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["startup"] and 5 <= len(sys.argv) <= 6:
+        sys.exit(startup(*sys.argv[2:5], *map(int, sys.argv[5:])))
+    if sys.argv[1:2] == ["classify"]:
+        sys.exit(classify(*sys.argv[2:6], int(sys.argv[6])))
     if not 6 <= len(sys.argv) <= 7:
         sys.exit(__doc__)
     main(*sys.argv[1:4], *map(int, sys.argv[4:]))

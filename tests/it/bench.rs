@@ -165,6 +165,30 @@ fn people_get_a_table() {
 }
 
 #[test]
+fn a_start_is_a_process_that_classifies_an_image() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let image = folder.path().join("image.png");
+    image::RgbImage::from_fn(40, 30, |x, y| image::Rgb([x as u8, y as u8, 9])).save(&image).expect("saved");
+    let image = image.display().to_string();
+    let quick = ["--reps", "1", "--seconds", "0", "--warmup", "0"];
+    let result = cli::json(folder.path(), &[&["bench", "startup", "cifar_resnet20", &image], &quick[..]].concat());
+    assert_eq!(keys(&result), KEYS);
+    assert_eq!((&result["bench"], &result["rss_mib"], &result["batch"]), (&json!("startup"), &Value::Null, &json!(1)));
+    assert!(result["ms"].as_f64() > Some(0.), "{result}");
+    let mistakes = [
+        (["startup", "cifar_resnet20", "missing.jpg"], "missing.jpg"),
+        (["startup", "resnet50_fpn", &image], "resnet50_fpn is a backbone without a classifier"),
+        (["startup", "r3d_18", &image], "r3d_18 takes clips, and predict takes images"),
+    ];
+    for (arguments, expected) in mistakes {
+        let output = zoo(folder.path(), &[&["bench"], &arguments[..], &quick[..]].concat());
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {message}");
+        assert!(message.starts_with("error: ") && message.contains(expected), "{arguments:?}: {message}");
+    }
+}
+
+#[test]
 fn wrong_input_says_what_to_do() {
     let folder = tempfile::tempdir().expect("a folder");
     let cases: [(&[&str], &str); 10] = [

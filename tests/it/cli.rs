@@ -34,7 +34,7 @@ pub(super) fn json(folder: &Path, arguments: &[&str]) -> Value {
 
 #[test]
 fn every_command_teaches_by_example() {
-    let commands: [&[&str]; 19] = [
+    let commands: [&[&str]; 20] = [
         &[],
         &["run"],
         &["resume"],
@@ -51,6 +51,7 @@ fn every_command_teaches_by_example() {
         &["bench"],
         &["bench", "train"],
         &["bench", "infer"],
+        &["bench", "startup"],
         &["bench", "ops"],
         &["bench", "data"],
         &["bench", "compare"],

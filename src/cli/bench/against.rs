@@ -136,7 +136,7 @@ impl Peers {
 /// What two results have in common where they can be compared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Work {
-    /// `train` or `infer`.
+    /// `train`, `infer` or `startup`.
     pub of: String,
     pub model: String,
     pub batch: u64,
@@ -184,7 +184,7 @@ impl Measured {
         let variant = text("variant")?;
         let precision = text("precision").unwrap_or(if variant.contains("bf16") { "bf16" } else { "f32" });
         // The script for clips says what it measures under `mode`, and seconds a clip.
-        let of = text("mode").or(text("bench")).filter(|of| ["train", "infer"].contains(of))?;
+        let of = text("mode").or(text("bench")).filter(|of| ["train", "infer", "startup"].contains(of))?;
         let img_s = value["img_s"].as_f64().or_else(|| value["s_per_item"].as_f64().map(f64::recip));
         Some(Measured {
             work: Work {

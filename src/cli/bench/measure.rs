@@ -117,7 +117,7 @@ struct CpuTime {
     busy: f64,
     /// Taken by the host of a virtual machine.
     stolen: f64,
-    /// Of this process.
+    /// Of this process, and of those that it started and waited for.
     own: f64,
 }
 
@@ -127,14 +127,13 @@ impl CpuTime {
         Self::parse(&machine, &fs::read_to_string("/proc/self/stat").ok()?)
     }
 
-    /// proc(5): `user nice system idle iowait irq softirq steal` of the first line; fields 14 and 15 of a process,
+    /// proc(5): `user nice system idle iowait irq softirq steal` of the first line; fields 14 to 17 of a process,
     /// whose second is a name in parentheses that can hold spaces.
     fn parse(machine: &str, process: &str) -> Option<Self> {
         let ticks = |word: &str| word.parse::<f64>().ok().map(|ticks| ticks / TICKS_PER_SECOND);
         let machine: Vec<f64> = machine.lines().next()?.split_whitespace().skip(1).map_while(ticks).collect();
         let &[user, nice, system, _, _, irq, softirq, stolen, ..] = machine.as_slice() else { return None };
-        let mut process = process.rsplit_once(')')?.1.split_whitespace().skip(11).map(ticks);
-        let own = process.next()?? + process.next()??;
+        let own = process.rsplit_once(')')?.1.split_whitespace().skip(11).take(4).map(ticks).sum::<Option<f64>>()?;
         Some(CpuTime { busy: user + nice + system + irq + softirq + stolen, stolen, own })
     }
 

@@ -54,9 +54,20 @@ impl BenchResult {
         timing: &Timing,
         operations: u64,
     ) -> Self {
+        let rss_mib = peak_rss_mib();
+        BenchResult { rss_mib, ..Self::of_processes(bench, variant, workload, timing, operations) }
+    }
+
+    /// The same where other processes did it, whose memory is not known.
+    pub fn of_processes(
+        bench: &'static str,
+        variant: &'static str,
+        workload: &Workload,
+        timing: &Timing,
+        operations: u64,
+    ) -> Self {
         let images = workload.batch as f64;
         let gflop_s = operations as f64 / timing.median / 1e9;
-        let rss_mib = peak_rss_mib();
         BenchResult {
             bench,
             model: workload.entry.card.name,
@@ -69,7 +80,7 @@ impl BenchResult {
             best_img_s: images / timing.best,
             ms: timing.median * 1e3,
             reps: timing.reps,
-            rss_mib,
+            rss_mib: None,
             others: timing.noise.map(|noise| noise.others),
             steal: timing.noise.map(|noise| noise.steal),
             threads: workload.threads,

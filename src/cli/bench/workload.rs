@@ -21,22 +21,22 @@ use zoo::{Model, ModelCard};
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct WorkloadArguments {
     /// A model of the zoo
-    model: String,
+    pub model: String,
     /// Images or clips in a batch
     #[arg(long, default_value_t = 16, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=65_536))]
-    batch: usize,
+    pub batch: usize,
     /// Height and width; the model's own where not given
     #[arg(long, value_name = "PIXELS", value_parser = RangedU64ValueParser::<usize>::new().range(1..=65_536))]
-    size: Option<usize>,
+    pub size: Option<usize>,
     /// Frames of a clip, of a model for video; the model's own where not given
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=65_536))]
-    frames: Option<usize>,
+    pub frames: Option<usize>,
     /// What activations and gradients are stored in
     #[arg(long, value_enum, default_value_t, value_name = "TYPE")]
-    precision: Precision,
+    pub precision: Precision,
     /// CPU threads; 0 means one for each core
     #[arg(long, default_value_t = 0, value_name = "N")]
-    threads: usize,
+    pub threads: usize,
 }
 
 impl ValueEnum for Precision {
