@@ -1,7 +1,7 @@
-//! What this build was made from, for the registry: commit, dirty or not, compiler, features, Cargo.lock.
+//! What this build was made from, for the registry: commit, dirty or not, sources, compiler, features, Cargo.lock.
 
 use sha2::{Digest, Sha256};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What makes a build another build: nothing outside these paths is compiled into it.
@@ -30,10 +30,34 @@ fn main() {
 
     println!("cargo::rustc-env=BUILD_GIT_SHA={commit}");
     println!("cargo::rustc-env=BUILD_DIRTY={dirty}");
+    println!("cargo::rustc-env=BUILD_SOURCES_SHA256={}", sources_sha256());
     println!("cargo::rustc-env=BUILD_RUSTC={}", rustc_version().unwrap_or_else(|| "unknown".to_owned()));
     println!("cargo::rustc-env=BUILD_TARGET={}", std::env::var("TARGET").expect("cargo sets TARGET"));
     println!("cargo::rustc-env=BUILD_FEATURES={}", features.join(" "));
     println!("cargo::rustc-env=BUILD_LOCK_SHA256={}", lock.unwrap_or_else(|_| "unknown".to_owned()));
+}
+
+/// sha256 over every file of the inputs: path, length and content, in the order of the paths. It tells two builds apart
+/// where a commit cannot: both with changes, or without git.
+fn sources_sha256() -> String {
+    fn collect(path: &Path, files: &mut Vec<PathBuf>) {
+        let Ok(entries) = std::fs::read_dir(path) else {
+            return files.extend(path.is_file().then(|| path.to_path_buf()));
+        };
+        entries.filter_map(Result::ok).for_each(|entry| collect(&entry.path(), files));
+    }
+    let mut files = Vec::new();
+    INPUTS.iter().for_each(|path| collect(Path::new(path), &mut files));
+    files.sort();
+    let mut hash = Sha256::new();
+    for path in files {
+        let bytes = std::fs::read(&path).unwrap_or_default();
+        hash.update(path.to_string_lossy().as_bytes());
+        hash.update([0]);
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    }
+    format!("{:x}", hash.finalize())
 }
 
 fn git(arguments: &[&str]) -> Option<String> {

@@ -16,6 +16,7 @@ mod it {
     mod oracle;
     mod parity;
     mod registry;
+    mod rerun;
     mod resume;
     mod tidy;
     mod toy;

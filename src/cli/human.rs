@@ -60,6 +60,11 @@ pub(super) fn metric(name: &str, value: Option<f64>) -> String {
     }
 }
 
+/// All digits that tell the value from any other: `0.1`, `1e-7`, `NaN`.
+pub(super) fn exact(value: f64) -> String {
+    format!("{value:?}")
+}
+
 /// Whether a metric lies between 0 and 1.
 pub(super) fn is_rate(name: &str) -> bool {
     name.rsplit('.').next().is_some_and(|name| name.starts_with("top"))

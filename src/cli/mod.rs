@@ -7,6 +7,7 @@ mod bench;
 mod check;
 mod compare;
 mod device;
+mod environment;
 mod eval;
 mod gc;
 mod human;
@@ -17,6 +18,7 @@ mod predict;
 mod profile;
 mod progress;
 mod pull;
+mod rerun;
 mod resume;
 mod run;
 mod run_detail;
@@ -84,6 +86,8 @@ enum Command {
     Run(run::Arguments),
     /// Go on with a run that was interrupted, failed or crashed
     Resume(resume::Arguments),
+    /// Run again what a run stored, and verify that it comes out the same
+    Rerun(rerun::Arguments),
     /// List the architectures
     Models(models::Arguments),
     /// Show a model layer by layer, its generated code, or a run
@@ -145,6 +149,7 @@ impl Cli {
         match &self.command {
             Command::Run(arguments) => run::run(arguments, &mut context),
             Command::Resume(arguments) => resume::run(arguments, &mut context),
+            Command::Rerun(arguments) => rerun::run(arguments, &mut context),
             Command::Models(arguments) => models::run(arguments, &mut context),
             Command::Show(arguments) => show::run(arguments, &mut context),
             Command::Check(arguments) => check::run(arguments, &mut context),

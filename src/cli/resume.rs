@@ -162,14 +162,16 @@ fn newest_sound(detail: &RunDetail, blobs: &Blobs, origin: Origin<'_>) -> Result
 
 /// Whether the run's first process had this build, processor and device.
 fn is_same_machine(detail: &RunDetail, start: &Start) -> bool {
+    let Some(first) = detail.attempts.first() else { return false };
     let build = &detail.build;
-    let same_build = build.git_sha == start.build.git_sha
+    let same_sources = match &first.sources_sha256 {
+        Some(sources) => sources == start.build.sources_sha256,
+        None => build.git_sha == start.build.git_sha && !build.dirty && !start.build.dirty,
+    };
+    same_sources
         && build.rustc == start.build.rustc
         && build.features == start.build.features
         && build.lock_sha256 == start.build.lock_sha256
-        && !build.dirty
-        && !start.build.dirty;
-    let same =
-        |attempt: &crate::registry::run::Attempt| attempt.cpu == start.process.cpu && attempt.device == start.device;
-    same_build && detail.attempts.first().is_some_and(same)
+        && first.cpu == start.process.cpu
+        && first.device == start.device
 }

@@ -1,14 +1,17 @@
 //! `run`.
 
 use super::session::Session;
-use super::{Context, device, models, tags};
+use super::{Context, device, environment, models, tags};
 use crate::error::Result;
-use crate::experiment;
+use crate::experiment::{self, Experiment, Loaded};
+use crate::registry::run::Origin;
 use crate::registry::store::Start;
-use crate::registry::{Build, NewRun, Process, Recorder};
+use crate::registry::{Build, Code, NewRun, Process, Recorder};
 use crate::task::Classify;
 use crate::train::checkpoint;
 use crate::train::task::Task;
+use candle_core::Device;
+use resnet_codegen::diagnostic::Source;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -54,16 +57,34 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
     let mut overrides = arguments.overrides.clone();
     overrides.extend(arguments.seed.map(|seed| format!("seed={seed}")));
     let loaded = experiment::load(&arguments.experiment, &overrides)?;
-    let experiment = &loaded.experiment;
     let threads = device::set_threads(arguments.threads)?;
-    let task = Classify::new(experiment, &device, Some(&mut tags::fetch))?;
+    let task = Classify::new(&loaded.experiment, &device, Some(&mut tags::fetch))?;
+    let name = arguments.name.clone().unwrap_or_else(|| loaded.experiment.name.clone());
+    let (run, origin) = (Run { device, threads, profile: arguments.profile }, origin(&loaded));
+    let new_run = new_run(name, &loaded, overrides, &task, origin)?;
+    run.train(&uuid::Uuid::now_v7().to_string(), &new_run, &loaded.experiment, &task, context)
+}
 
+/// Where a run of these files comes from.
+pub(super) fn origin(loaded: &Loaded) -> Origin {
+    let paths: Vec<PathBuf> = written_files(loaded).map(|source| PathBuf::from(&source.name)).collect();
+    Origin { code: Some(Code::of(&paths)), environment: environment::recorded(), rerun_of: None }
+}
+
+/// All that is recorded of a run before its first step.
+pub(super) fn new_run(
+    name: String,
+    loaded: &Loaded,
+    overrides: Vec<String>,
+    task: &Classify,
+    origin: Origin,
+) -> Result<NewRun> {
+    let experiment = &loaded.experiment;
     let card = models::find(&experiment.model)?.card;
-    let files = loaded.sources.iter().filter(|source| source.name != "--set");
-    let new_run = NewRun {
-        name: arguments.name.clone().unwrap_or_else(|| experiment.name.clone()),
+    Ok(NewRun {
+        name,
         experiment: experiment.name.clone(),
-        files: files.map(|source| (source.name.clone(), source.text.clone())).collect(),
+        files: written_files(loaded).map(|source| (source.name.clone(), source.text.clone())).collect(),
         overrides,
         config: experiment.to_json(),
         provenance: json!(loaded.provenance),
@@ -74,25 +95,53 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
         data_sha256: task.data_sha256().to_owned(),
         classes: task.classes().to_vec(),
         seed: experiment.seed,
-    };
-    let start = Start {
-        process: Process::current(),
-        build: Build::CURRENT,
-        device: device::name(&device),
-        threads,
-        keep_last: experiment.checkpoint.keep_last,
-    };
-    let uid = uuid::Uuid::now_v7().to_string();
-    let store = context.store()?;
-    store.blobs().preflight(checkpoint::size(experiment, task.params()))?;
-    let warnings = store.warning().into_iter().collect();
-    let recorder = Recorder::create(store, &uid, &new_run, &start)?;
-    context.announce(&uid, &new_run.name, card.name, &start)?;
-    if !context.json {
-        let weights = &task.weights;
-        let loaded = if weights.sha256.is_some() { format!(": {}", weights.report) } else { String::new() };
-        context.terminal.print(&format!("weights from {}{loaded}", weights.from))?;
+        origin,
+    })
+}
+
+/// The experiment and what it extends, without the overrides.
+fn written_files(loaded: &Loaded) -> impl Iterator<Item = &Source> {
+    loaded.sources.iter().filter(|source| source.name != "--set")
+}
+
+/// How a run is carried out.
+pub(super) struct Run {
+    pub device: Device,
+    pub threads: usize,
+    pub profile: bool,
+}
+
+impl Run {
+    /// Records and trains a new run, whose id is `uid`.
+    pub fn train(
+        self,
+        uid: &str,
+        new_run: &NewRun,
+        experiment: &Experiment,
+        task: &Classify,
+        context: &mut Context,
+    ) -> Result<()> {
+        let start = Start {
+            process: Process::current(),
+            build: Build::CURRENT,
+            device: device::name(&self.device),
+            threads: self.threads,
+            keep_last: experiment.checkpoint.keep_last,
+        };
+        let store = context.store()?;
+        store.blobs().preflight(checkpoint::size(experiment, task.params()))?;
+        let warnings = store.warning().into_iter().collect();
+        let recorder = Recorder::create(store, uid, new_run, &start)?;
+        context.announce(uid, &new_run.name, &new_run.model, &start)?;
+        if !context.json {
+            let weights = &task.weights;
+            let loaded = if weights.sha256.is_some() { format!(": {}", weights.report) } else { String::new() };
+            context.terminal.print(&format!("weights from {}{loaded}", weights.from))?;
+        }
+        if let Some(code) = &new_run.origin.code {
+            context.say(&format!("code: {}", code.summary()))?;
+        }
+        Session { experiment, resume: None, warnings, exact: true, profile: self.profile }
+            .train(task, recorder, context)
     }
-    Session { experiment, resume: None, warnings, exact: true, profile: arguments.profile }
-        .train(&task, recorder, context)
 }

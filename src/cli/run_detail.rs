@@ -3,6 +3,7 @@
 use super::table::{Align, Table};
 use super::{Context, human};
 use crate::error::Result;
+use crate::registry::Code;
 use crate::registry::run::RunDetail;
 use crate::registry::store::short_id;
 use serde_json::Value;
@@ -97,15 +98,19 @@ fn facts(detail: &RunDetail, context: &mut Context) -> Result<()> {
         (
             "device",
             last.map_or_else(String::new, |attempt| {
-                format!("{}, {}, {} threads", attempt.device, attempt.cpu, attempt.threads)
+                let isa = attempt.isa.as_ref().map(|isa| format!(" ({isa})")).unwrap_or_default();
+                format!("{}, {}{isa}, {} threads", attempt.device, attempt.cpu, attempt.threads)
             }),
         ),
         ("attempts", detail.attempts.len().to_string()),
         ("build", format!("{commit}{dirty}, {}, features {}", build.rustc, build.features)),
+        ("code", detail.origin.code.as_ref().map_or_else(|| "-".to_owned(), Code::summary)),
         ("config", short(&listing.config_sha256).to_owned()),
         ("digest", listing.metric_digest.as_deref().map_or("-", short).to_owned()),
     ];
-    for (name, value) in rows {
+    let environment = detail.origin.environment.iter().map(|(name, value)| ("environment", format!("{name}={value}")));
+    let rerun_of = detail.origin.rerun_of.iter().map(|uid| ("rerun of", uid.clone()));
+    for (name, value) in rows.into_iter().chain(environment).chain(rerun_of) {
         context.terminal.print(&format!("  {name:<11} {value}"))?;
     }
     Ok(())

@@ -103,8 +103,24 @@ pub struct Loaded {
 /// # Errors
 /// [`Error::Input`] with every mistake, its place and a way out.
 pub fn load(path: &Path, overrides: &[String]) -> Result<Loaded> {
+    read(path, written::Files::Disk, overrides)
+}
+
+/// As [`load`], of files that a run stored, by name and text: the first one is the experiment, the others are what it
+/// extends. Nothing is read from the disk.
+///
+/// # Errors
+/// As [`load`]'s, where this version reads them differently.
+pub fn load_stored(files: &[(String, String)], overrides: &[String]) -> Result<Loaded> {
+    let Some((name, _)) = files.first() else {
+        return Err(Error::input("the run has no stored experiment file"));
+    };
+    read(Path::new(name), written::Files::Stored(files), overrides)
+}
+
+fn read(path: &Path, files: written::Files<'_>, overrides: &[String]) -> Result<Loaded> {
     let mut sources = Sources::default();
-    let root = written::read(path, overrides, &mut sources)?;
+    let root = written::read(path, files, overrides, &mut sources)?;
     let experiment = check::check(&root).map_err(|diagnostics| Error::diagnostics(&diagnostics, &sources))?;
     let provenance = written::provenance(&root, &experiment.to_json(), &sources);
     Ok(Loaded { experiment, sources, provenance })

@@ -21,13 +21,45 @@ const ALTERNATIVES: [&[&str]; 4] = [
     &["constant", "cosine", "step", "one_cycle", "plateau"],
 ];
 
+/// Where an experiment's files are.
+#[derive(Debug, Clone, Copy)]
+pub enum Files<'a> {
+    /// On the disk.
+    Disk,
+    /// Name and text of each, as a run stored them.
+    Stored(&'a [(String, String)]),
+}
+
+impl Files<'_> {
+    fn text(self, path: &Path) -> std::result::Result<String, String> {
+        match self {
+            Files::Disk => read_text(path),
+            Files::Stored(files) => {
+                let found = files.iter().find(|(name, _)| Path::new(name) == path);
+                let missing = || format!("the stored experiment has no file {}", path.display());
+                found.map(|(_, text)| text.clone()).ok_or_else(missing)
+            }
+        }
+    }
+
+    /// One path for all names of a file.
+    fn canonical(self, path: &Path) -> PathBuf {
+        match self {
+            Files::Disk => path.canonicalize().unwrap_or_else(|_| path.to_path_buf()),
+            Files::Stored(_) => path.to_path_buf(),
+        }
+    }
+}
+
 /// Reads `path`, what it extends, and `overrides`, into `sources` and one merged tree.
 ///
 /// # Errors
 /// [`Error::Input`] for a file that cannot be read or is not YAML, and for an override that is not `key=value`.
-pub fn read(path: &Path, overrides: &[String], sources: &mut Sources) -> Result<Node> {
-    let mut root = read_file(path, sources)?;
-    let mut seen = vec![canonical(path)];
+pub fn read(path: &Path, files: Files<'_>, overrides: &[String], sources: &mut Sources) -> Result<Node> {
+    let text = files.text(path).map_err(Error::Input)?;
+    let file = sources.add(path.display().to_string(), text);
+    let mut root = parse(sources, file)?;
+    let mut seen = vec![files.canonical(path)];
     let mut folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
     while let Some(extends) = take_extends(&mut root, sources)? {
         let base = folder.join(&extends.path);
@@ -36,17 +68,17 @@ pub fn read(path: &Path, overrides: &[String], sources: &mut Sources) -> Result<
             diagnostics.error(extends.span, message).help(help);
             Error::diagnostics(&diagnostics, sources)
         };
-        if seen.contains(&canonical(&base)) {
+        if seen.contains(&files.canonical(&base)) {
             return Err(refuse("a file extends itself".to_owned(), "remove this `extends`", sources));
         }
         if seen.len() == MAX_EXTENDS {
             return Err(refuse(format!("more than {MAX_EXTENDS} files extend one another"), "merge some", sources));
         }
         let text =
-            read_text(&base).map_err(|why| refuse(why, "the path is relative to the file that extends", sources))?;
+            files.text(&base).map_err(|why| refuse(why, "the path is relative to the file that extends", sources))?;
         let file = sources.add(base.display().to_string(), text);
         let base_root = parse(sources, file)?;
-        seen.push(canonical(&base));
+        seen.push(files.canonical(&base));
         folder = base.parent().map(Path::to_path_buf).unwrap_or_default();
         root = merge("", base_root, root);
     }
@@ -56,16 +88,6 @@ pub fn read(path: &Path, overrides: &[String], sources: &mut Sources) -> Result<
         root = merge("", root, node);
     }
     Ok(root)
-}
-
-fn canonical(path: &Path) -> PathBuf {
-    path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
-}
-
-fn read_file(path: &Path, sources: &mut Sources) -> Result<Node> {
-    let text = read_text(path).map_err(Error::Input)?;
-    let file = sources.add(path.display().to_string(), text);
-    parse(sources, file)
 }
 
 fn parse(sources: &Sources, file: FileId) -> Result<Node> {

@@ -9,6 +9,8 @@ pub struct Build {
     pub git_sha: &'static str,
     /// Whether sources differed from that commit.
     pub dirty: bool,
+    /// sha256 of the sources: equal ones compile to the same program, whatever git says.
+    pub sources_sha256: &'static str,
     /// `rustc 1.95.0 (59807616e 2026-04-14)`.
     pub rustc: &'static str,
     /// `x86_64-unknown-linux-gnu`.
@@ -25,6 +27,7 @@ impl Build {
         version: env!("CARGO_PKG_VERSION"),
         git_sha: env!("BUILD_GIT_SHA"),
         dirty: matches!(env!("BUILD_DIRTY").as_bytes(), b"true"),
+        sources_sha256: env!("BUILD_SOURCES_SHA256"),
         rustc: env!("BUILD_RUSTC"),
         target: env!("BUILD_TARGET"),
         features: env!("BUILD_FEATURES"),

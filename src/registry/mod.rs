@@ -13,6 +13,7 @@
 pub mod blob;
 pub mod build;
 pub mod clock;
+pub mod code;
 mod filesystem;
 pub mod gc;
 mod keeper;
@@ -20,12 +21,14 @@ pub mod lease;
 pub mod observer;
 pub mod process;
 pub mod run;
+pub mod secrets;
 pub mod spill;
 pub mod store;
 mod writer;
 
 pub use build::Build;
 pub use clock::Clock;
+pub use code::Code;
 pub use observer::Recorder;
 pub use process::Process;
 pub use run::{NewRun, RunState};

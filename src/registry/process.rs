@@ -15,6 +15,8 @@ pub struct Process {
     pub pid_start: i64,
     /// The processor's model.
     pub cpu: String,
+    /// The vector instructions that the kernels use, or `unknown` where `RESNET_ZOO_ISA` names none of this CPU.
+    pub isa: &'static str,
 }
 
 impl Process {
@@ -26,6 +28,7 @@ impl Process {
             pid: std::process::id(),
             pid_start: start_ticks(&read("/proc/self/stat")).unwrap_or(0),
             cpu: model_name(&read("/proc/cpuinfo")).unwrap_or(std::env::consts::ARCH).to_owned(),
+            isa: zoo::ops::Isa::chosen().map_or("unknown", zoo::ops::Isa::name),
         }
     }
 }

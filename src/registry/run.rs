@@ -1,5 +1,6 @@
 //! What the registry knows of a run.
 
+use super::Code;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -36,6 +37,19 @@ pub struct NewRun {
     pub classes: Vec<String>,
     /// The seed of all randomness.
     pub seed: u64,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// Where a run comes from, beside its recipe.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Origin {
+    /// The git working tree of its experiment; none where nobody asked.
+    pub code: Option<Code>,
+    /// The environment variables of the allow-list that were set.
+    pub environment: BTreeMap<String, String>,
+    /// The run that it repeats.
+    pub rerun_of: Option<String>,
 }
 
 /// What a run is doing.
@@ -182,6 +196,9 @@ pub struct RunDetail {
     pub classes: Vec<String>,
     /// What it was built from.
     pub build: BuildRecord,
+    /// Where it comes from.
+    #[serde(flatten)]
+    pub origin: Origin,
     /// The processes that worked on it.
     pub attempts: Vec<Attempt>,
     /// Kept checkpoints, newest first.
@@ -252,6 +269,10 @@ pub struct Attempt {
     pub pid: i64,
     /// The processor.
     pub cpu: String,
+    /// The vector instructions that its kernels used; `null` of runs that older versions recorded, as below.
+    pub isa: Option<String>,
+    /// sha256 of the sources that the program was built from.
+    pub sources_sha256: Option<String>,
     /// Worker threads.
     pub threads: i64,
     /// cpu, cuda:0, ..

@@ -3,6 +3,7 @@
 //! A write is one `BEGIN IMMEDIATE` transaction: a deferred one would fail with "database is locked" where two
 //! processes upgrade their read locks at once.
 
+mod agreement;
 mod checkpoints;
 mod open;
 mod points;
@@ -10,6 +11,7 @@ mod query;
 mod read;
 mod runs;
 
+pub use agreement::{Agreement, Disagreement, ExactValue};
 pub use checkpoints::NewCheckpoint;
 pub use points::{Batch, End};
 pub use query::Answer;

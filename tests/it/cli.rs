@@ -38,6 +38,7 @@ fn every_command_teaches_by_example() {
         &[],
         &["run"],
         &["resume"],
+        &["rerun"],
         &["models"],
         &["show"],
         &["check"],
@@ -153,7 +154,7 @@ fn a_reader_that_goes_away_is_no_panic() {
 }
 
 /// A run of a few seconds; `more` are further lines of the experiment.
-fn tiny_experiment(folder: &Path, more: &str) -> PathBuf {
+pub(super) fn tiny_experiment(folder: &Path, more: &str) -> PathBuf {
     let path = folder.join("tiny.yaml");
     let text = format!(
         "name: tiny\nmodel: cifar_resnet20\ninput: 32\nweights: scratch\n\
@@ -166,7 +167,7 @@ fn tiny_experiment(folder: &Path, more: &str) -> PathBuf {
     path
 }
 
-fn lines(output: &str) -> Vec<Value> {
+pub(super) fn lines(output: &str) -> Vec<Value> {
     output.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
 }
 

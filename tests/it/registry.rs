@@ -2,8 +2,9 @@
 
 use candle_core::{Device, Tensor};
 use resnet_zoo::registry::lease::Lease;
+use resnet_zoo::registry::run::{Origin, Point};
 use resnet_zoo::registry::store::{Batch, End, Start};
-use resnet_zoo::registry::{Build, Clock, Location, NewRun, Process, Reader, Recorder, RunState, Store, run::Point};
+use resnet_zoo::registry::{Build, Clock, Location, NewRun, Process, Reader, Recorder, RunState, Store};
 use resnet_zoo::train::Checkpoint;
 use resnet_zoo::train::checkpoint::{Progress, Snapshot};
 use resnet_zoo::train::event::{Event, Observer, Role};
@@ -45,6 +46,7 @@ fn new_run(name: &str) -> NewRun {
         data_sha256: "11".repeat(32),
         classes: vec!["coat".to_owned(), "shirt".to_owned()],
         seed: u64::MAX,
+        origin: Origin::default(),
     }
 }
 
@@ -335,9 +337,9 @@ fn a_registry_opens_as_the_protocol_says() {
                     FROM pragma_journal_mode, pragma_synchronous, pragma_foreign_keys, pragma_query_only,
                          pragma_trusted_schema, pragma_application_id, pragma_user_version";
     let answer = reader.query(settings).expect("answered");
-    assert_eq!(json!(answer.rows), json!([["wal", 2, 1, 1, 0, 0x525A_4F4F, 9, 1]]));
+    // The schema's version is the number of migrations, none of which open.rs forgets.
     let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).expect("a folder").count();
-    assert_eq!(files, 9, "a migration that open.rs does not list");
+    assert_eq!(json!(answer.rows), json!([["wal", 2, 1, 1, 0, 0x525A_4F4F, files, 1]]));
 }
 
 #[test]

@@ -19,7 +19,7 @@ const APPLICATION_ID: i64 = 0x525A_4F4F;
 const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);
 
 /// The schema's steps: name and SQL, the first being version 1. Forward only; one that was released never changes.
-const MIGRATIONS: [(&str, &str); 9] = [
+const MIGRATIONS: [(&str, &str); 10] = [
     ("recipe", include_str!("../../../migrations/0001_recipe.sql")),
     ("run", include_str!("../../../migrations/0002_run.sql")),
     ("run rules", include_str!("../../../migrations/0003_run_rules.sql")),
@@ -29,6 +29,7 @@ const MIGRATIONS: [(&str, &str); 9] = [
     ("checkpoint", include_str!("../../../migrations/0007_checkpoint.sql")),
     ("notes", include_str!("../../../migrations/0008_notes.sql")),
     ("views", include_str!("../../../migrations/0009_views.sql")),
+    ("origin", include_str!("../../../migrations/0010_origin.sql")),
 ];
 
 /// The schema that this build knows.

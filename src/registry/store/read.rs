@@ -5,8 +5,8 @@ use super::{Fault, Tried, open, runtime, unsigned};
 use crate::error::{Error, Result};
 use crate::registry::blob::Blobs;
 use crate::registry::lease::Lease;
-use crate::registry::run::{CheckpointRecord, MetricSummary, Point, RunDetail, RunListing, RunState};
-use crate::registry::{Clock, Location, Process};
+use crate::registry::run::{CheckpointRecord, MetricSummary, Origin, Point, RunDetail, RunListing, RunState};
+use crate::registry::{Clock, Code, Location, Process};
 use resnet_codegen::diagnostic::did_you_mean;
 use sqlx::{FromRow, SqliteConnection};
 use std::collections::BTreeMap;
@@ -237,14 +237,42 @@ struct DetailRow {
     data_sha256: String,
     classes: String,
     build_id: i64,
+    environment: String,
+    rerun_of: Option<String>,
+    code_hash: Option<Vec<u8>>,
+    git_commit: Option<String>,
+    branch: Option<String>,
+    remote: Option<String>,
+    patch: Option<Vec<u8>>,
+    untracked: Option<String>,
+    note: Option<String>,
+}
+
+impl DetailRow {
+    fn origin(&self) -> Result<Origin> {
+        let code = Code {
+            commit: self.git_commit.clone(),
+            branch: self.branch.clone(),
+            remote: self.remote.clone(),
+            patch: self.patch.clone(),
+            untracked: self.untracked.as_deref().map_or(Ok(Vec::new()), json)?,
+            note: self.note.clone(),
+        };
+        Ok(Origin {
+            code: self.code_hash.is_some().then_some(code),
+            environment: json(&self.environment)?,
+            rerun_of: self.rerun_of.clone(),
+        })
+    }
 }
 
 async fn detail(connection: &mut SqliteConnection, listing: &RunListing) -> Tried<RunDetail> {
     let row: DetailRow = sqlx::query_as(
         "SELECT run.id, canonical, provenance, overrides, source.files, spec.files AS spec_files, spec_sha256, weights,
-                data_sha256, classes, build_id
+                data_sha256, classes, build_id, environment, rerun_of, code_hash, git_commit, branch, remote, patch,
+                untracked, note
          FROM run JOIN config ON config.hash = config_hash JOIN source ON source.hash = source_hash
-             JOIN source AS spec ON spec.hash = spec_hash
+             JOIN source AS spec ON spec.hash = spec_hash LEFT JOIN code ON code.hash = code_hash
          WHERE uid = ?",
     )
     .bind(&listing.id)
@@ -256,8 +284,8 @@ async fn detail(connection: &mut SqliteConnection, listing: &RunListing) -> Trie
             .fetch_one(&mut *connection)
             .await?;
     let attempts = sqlx::query_as(
-        "SELECT lease_epoch, host, boot_id, pid, cpu, threads, device, resumed_from, seconds, samples, step_seconds,
-                data_seconds, exit
+        "SELECT lease_epoch, host, boot_id, pid, cpu, isa, sources_sha256, threads, device, resumed_from, seconds,
+                samples, step_seconds, data_seconds, exit
          FROM attempt WHERE run_id = ? ORDER BY lease_epoch",
     )
     .bind(row.id)
@@ -279,6 +307,7 @@ async fn detail(connection: &mut SqliteConnection, listing: &RunListing) -> Trie
         .fetch_one(connection)
         .await?;
     Ok(RunDetail {
+        origin: row.origin()?,
         listing: listing.clone(),
         config: json(&row.canonical)?,
         canonical: row.canonical,

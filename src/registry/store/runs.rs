@@ -2,7 +2,7 @@
 
 use super::{End, Fault, Store, Tried, signed};
 use crate::error::{Error, Result};
-use crate::registry::{Build, NewRun, Process, RunState};
+use crate::registry::{Build, Code, NewRun, Process, RunState};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sqlx::SqliteConnection;
@@ -63,12 +63,16 @@ impl Store {
                     .await?;
             }
             let build = build_id(connection, &start.build).await?;
+            let code = match &run.origin.code {
+                Some(code) => Some(code_hash(connection, code).await?),
+                None => None,
+            };
             let id: i64 = sqlx::query_scalar(
                 "INSERT INTO run (uid, name, experiment_id, config_hash, source_hash, overrides, provenance, model,
                                   spec_hash, spec_sha256, weights, data_sha256, classes, seed, build_id, state,
-                                  created_ms, lease_epoch, hb_ms)
+                                  created_ms, lease_epoch, hb_ms, code_hash, environment, rerun_of)
                  VALUES (?1, ?2, (SELECT id FROM experiment WHERE name = ?3), ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12,
-                         ?13, ?14, ?15, 'RUNNING', ?16, 1, ?16)
+                         ?13, ?14, ?15, 'RUNNING', ?16, 1, ?16, ?17, ?18, ?19)
                  RETURNING id",
             )
             .bind(uid)
@@ -87,6 +91,9 @@ impl Store {
             .bind(signed(run.seed))
             .bind(build)
             .bind(now)
+            .bind(code)
+            .bind(json!(run.origin.environment).to_string())
+            .bind(&run.origin.rerun_of)
             .fetch_one(&mut *connection)
             .await?;
             insert_attempt(connection, id, 1, start, build, None, now).await?;
@@ -200,6 +207,22 @@ async fn build_id(connection: &mut SqliteConnection, build: &Build) -> Tried<i64
     Ok(id)
 }
 
+/// Stores what git said, once, and returns its hash.
+async fn code_hash(connection: &mut SqliteConnection, code: &Code) -> Tried<Vec<u8>> {
+    let hash = hash(&json!([code, code.patch]).to_string());
+    sqlx::query("INSERT INTO code VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
+        .bind(&hash)
+        .bind(&code.commit)
+        .bind(&code.branch)
+        .bind(&code.remote)
+        .bind(&code.patch)
+        .bind(json!(code.untracked).to_string())
+        .bind(&code.note)
+        .execute(connection)
+        .await?;
+    Ok(hash)
+}
+
 async fn insert_attempt(
     connection: &mut SqliteConnection,
     run: i64,
@@ -211,8 +234,8 @@ async fn insert_attempt(
 ) -> Tried<()> {
     sqlx::query(
         "INSERT INTO attempt (run_id, lease_epoch, host, boot_id, pid, pid_start, cpu, threads, device, build_id,
-                              resumed_from, started_ms)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                              resumed_from, started_ms, isa, sources_sha256)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(run)
     .bind(lease_epoch)
@@ -226,6 +249,8 @@ async fn insert_attempt(
     .bind(build)
     .bind(resumed_from)
     .bind(now)
+    .bind(start.process.isa)
+    .bind(start.build.sources_sha256)
     .execute(connection)
     .await?;
     Ok(())
