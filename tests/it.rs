@@ -6,6 +6,7 @@ mod it {
     mod cli;
     mod curve;
     mod data;
+    mod diff;
     mod downstream;
     mod expansions;
     mod experiment;

@@ -7,6 +7,7 @@ mod bench;
 mod check;
 mod compare;
 mod device;
+mod diff;
 mod environment;
 mod eval;
 mod gc;
@@ -120,6 +121,8 @@ enum Runs {
     Show(run_detail::Arguments),
     /// Compare runs: the settings that differ, then the results
     Compare(compare::Arguments),
+    /// Why two runs differ, layer by layer, and where their metrics part
+    Diff(diff::Arguments),
 }
 
 /// What every command gets.
@@ -159,6 +162,7 @@ impl Cli {
             Command::Runs(Runs::Ls(arguments)) => listing::run(arguments, &mut context),
             Command::Runs(Runs::Show(arguments)) => run_detail::run(arguments, &mut context),
             Command::Runs(Runs::Compare(arguments)) => compare::run(arguments, &mut context),
+            Command::Runs(Runs::Diff(arguments)) => diff::run(arguments, &mut context),
             Command::Sql(arguments) => sql::run(arguments, &mut context),
             Command::Gc(arguments) => gc::run(arguments, &mut context),
             Command::Bench(bench) => bench::run(bench, &mut context),

@@ -2,6 +2,7 @@
 
 use super::session::Session;
 use super::{Context, device, environment, models, tags};
+use crate::data::sample_list;
 use crate::error::Result;
 use crate::experiment::{self, Experiment, Loaded};
 use crate::registry::run::Origin;
@@ -128,9 +129,13 @@ impl Run {
             threads: self.threads,
             keep_last: experiment.checkpoint.keep_last,
         };
-        let store = context.store()?;
+        let mut store = context.store()?;
         store.blobs().preflight(checkpoint::size(experiment, task.params()))?;
         let warnings = store.warning().into_iter().collect();
+        let (train, val) = (task.train.dataset(), task.val.dataset());
+        if !store.keep_samples(&task.data_sha256, || sample_list(train, val))? {
+            context.say("the list of samples is too long to be kept: `runs diff` will not say which ones differ")?;
+        }
         let recorder = Recorder::create(store, uid, new_run, &start)?;
         context.announce(uid, &new_run.name, &new_run.model, &start)?;
         if !context.json {

@@ -15,12 +15,14 @@ mod manifest;
 mod mix;
 pub mod options;
 mod packed;
+mod samples;
 mod split;
 pub mod transform;
 
 pub use image::Image;
 pub use loader::{Batch, Epoch, Loader};
 pub use options::{BadImage, Batchwise, DataOptions, LoaderOptions, Source, Split, TransformSpec};
+pub use samples::{Sample, read_sample_list, sample_list};
 pub use transform::Pipeline;
 
 use crate::error::{Error, Result};

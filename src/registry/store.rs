@@ -10,6 +10,7 @@ mod points;
 mod query;
 mod read;
 mod runs;
+mod samples;
 
 pub use agreement::{Agreement, Disagreement, ExactValue};
 pub use checkpoints::NewCheckpoint;
@@ -17,6 +18,7 @@ pub use points::{Batch, End};
 pub use query::Answer;
 pub use read::{Reader, short_id};
 pub use runs::{Start, Working};
+pub use samples::LONGEST_LIST;
 
 use super::blob::Blobs;
 use super::{Clock, Location};

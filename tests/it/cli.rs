@@ -34,7 +34,7 @@ pub(super) fn json(folder: &Path, arguments: &[&str]) -> Value {
 
 #[test]
 fn every_command_teaches_by_example() {
-    let commands: [&[&str]; 20] = [
+    let commands: [&[&str]; 21] = [
         &[],
         &["run"],
         &["resume"],
@@ -48,6 +48,7 @@ fn every_command_teaches_by_example() {
         &["runs", "ls"],
         &["runs", "show"],
         &["runs", "compare"],
+        &["runs", "diff"],
         &["sql"],
         &["bench"],
         &["bench", "train"],
