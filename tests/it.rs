@@ -20,6 +20,7 @@ mod it {
     mod rerun;
     mod resume;
     mod tidy;
+    mod tiny;
     mod toy;
     mod train;
     mod weights;

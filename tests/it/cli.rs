@@ -1,9 +1,10 @@
 //! The real binary: help, exit codes, JSON shapes, signals.
 
 use super::registry::{finished_run, location};
+use super::tiny::{lines, tiny_experiment};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 pub(super) fn binary() -> Command {
@@ -34,7 +35,7 @@ pub(super) fn json(folder: &Path, arguments: &[&str]) -> Value {
 
 #[test]
 fn every_command_teaches_by_example() {
-    let commands: [&[&str]; 21] = [
+    let commands: [&[&str]; 22] = [
         &[],
         &["run"],
         &["resume"],
@@ -152,24 +153,6 @@ fn a_reader_that_goes_away_is_no_panic() {
     );
     let output = Command::new("sh").arg("-c").arg(script).output().expect("started");
     assert_eq!(stderr(&output), "");
-}
-
-/// A run of a few seconds; `more` are further lines of the experiment.
-pub(super) fn tiny_experiment(folder: &Path, more: &str) -> PathBuf {
-    let path = folder.join("tiny.yaml");
-    let text = format!(
-        "name: tiny\nmodel: cifar_resnet20\ninput: 32\nweights: scratch\n\
-         data: {{source: {{embedded: {{train: 64, val: 32}}}}}}\n\
-         augment:\n  train: [{{random_crop: {{padding: 4}}}}, {{normalize: {{mean: 0.286, std: 0.353}}}}]\n  \
-         eval: [{{pad: {{padding: 2}}}}, {{normalize: {{mean: 0.286, std: 0.353}}}}]\n\
-         batch_size: 16\neval_batch_size: 16\noptimizer: {{sgd: {{lr: 0.05, momentum: 0.9}}}}\n{more}"
-    );
-    std::fs::write(&path, text).expect("written");
-    path
-}
-
-pub(super) fn lines(output: &str) -> Vec<Value> {
-    output.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Why two runs differ.
 
-use super::cli::{json, stderr, stdout, tiny_experiment, zoo};
+use super::cli::{json, stderr, stdout, zoo};
+use super::tiny::tiny_experiment;
 use serde_json::{Value, json};
 use std::fs;
 

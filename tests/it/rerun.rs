@@ -1,7 +1,8 @@
 //! What a run stored is enough to run it again, and to say whether it came out the same.
 
-use super::cli::{binary, json, lines, stderr, stdout, tiny_experiment, zoo};
+use super::cli::{binary, json, stderr, stdout, zoo};
 use super::registry::location;
+use super::tiny::{lines, tiny_experiment};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
