@@ -13,6 +13,7 @@ mod it {
     mod formula;
     #[cfg(feature = "hub")]
     mod hub;
+    mod list;
     mod models;
     mod oracle;
     mod parity;

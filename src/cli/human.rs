@@ -50,6 +50,22 @@ pub(super) fn age(now_ms: i64, then_ms: i64) -> String {
     }
 }
 
+/// `2026-11-25T14:03:07Z` of milliseconds since 1970.
+pub(super) fn timestamp(ms: i64) -> String {
+    let (days, seconds) = (ms.div_euclid(86_400_000), ms.rem_euclid(86_400_000) / 1000);
+    // Eras of 400 years, each of which begins in March and has 146,097 days.
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = 400 * era + year + next;
+    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
 /// A metric's value with its unit: accuracies in per cent, everything else as it is.
 pub(super) fn metric(name: &str, value: Option<f64>) -> String {
     match value {
@@ -86,6 +102,9 @@ mod tests {
         assert_eq!(duration(7_260.0), "2 h 01 min");
         assert_eq!(age(10_000, 20_000), "now");
         assert_eq!(age(7_200_000, 0), "2 h ago");
+        assert_eq!(timestamp(0), "1970-01-01T00:00:00Z");
+        assert_eq!(timestamp(951_827_696_789), "2000-02-29T12:34:56Z");
+        assert_eq!(timestamp(-1), "1969-12-31T23:59:59Z");
         assert_eq!(metric("val.top1", Some(0.5)), "50.00 %");
         assert_eq!(metric("optim.lr", Some(1e-5)), "1.000e-5");
         assert_eq!(metric("train.loss", Some(2.7e21)), "2.700e21");

@@ -3,8 +3,10 @@
 //! Exit codes: 0 done, 1 the work failed, 2 the input is wrong, 74 the registry's disk is full, read-only or broken, 130
 //! and 143 interrupted by SIGINT and SIGTERM.
 
+mod annotate;
 mod bench;
 mod check;
+mod chosen;
 mod compare;
 mod device;
 mod diff;
@@ -115,7 +117,7 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum Runs {
-    /// List all runs, newest first
+    /// List runs: filtered, sorted, in pages
     Ls(listing::Arguments),
     /// Show everything about one run
     Show(run_detail::Arguments),
@@ -123,6 +125,18 @@ enum Runs {
     Compare(compare::Arguments),
     /// Why two runs differ, layer by layer, and where their metrics part
     Diff(diff::Arguments),
+    /// Give runs a tag, by which they are found again
+    Tag(annotate::TagArguments),
+    /// Take a tag away from runs
+    Untag(annotate::UntagArguments),
+    /// Put runs into a group, or out of theirs
+    Group(annotate::GroupArguments),
+    /// Note something about runs
+    Note(annotate::NoteArguments),
+    /// Put runs away: lists no longer show them, and nothing is lost
+    Archive(annotate::ArchiveArguments),
+    /// Bring runs back that were put away
+    Unarchive(annotate::UnarchiveArguments),
 }
 
 /// What every command gets.
@@ -163,6 +177,12 @@ impl Cli {
             Command::Runs(Runs::Show(arguments)) => run_detail::run(arguments, &mut context),
             Command::Runs(Runs::Compare(arguments)) => compare::run(arguments, &mut context),
             Command::Runs(Runs::Diff(arguments)) => diff::run(arguments, &mut context),
+            Command::Runs(Runs::Tag(arguments)) => annotate::tag(arguments, &mut context),
+            Command::Runs(Runs::Untag(arguments)) => annotate::untag(arguments, &mut context),
+            Command::Runs(Runs::Group(arguments)) => annotate::group(arguments, &mut context),
+            Command::Runs(Runs::Note(arguments)) => annotate::note(arguments, &mut context),
+            Command::Runs(Runs::Archive(arguments)) => annotate::archive(arguments, &mut context),
+            Command::Runs(Runs::Unarchive(arguments)) => annotate::unarchive(arguments, &mut context),
             Command::Sql(arguments) => sql::run(arguments, &mut context),
             Command::Gc(arguments) => gc::run(arguments, &mut context),
             Command::Bench(bench) => bench::run(bench, &mut context),

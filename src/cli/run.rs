@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::experiment::{self, Experiment, Loaded};
 use crate::registry::run::Origin;
 use crate::registry::store::Start;
-use crate::registry::{Build, Code, NewRun, Process, Recorder};
+use crate::registry::{Annotations, Build, Code, NewRun, Process, Recorder};
 use crate::task::Classify;
 use crate::train::checkpoint;
 use crate::train::task::Task;
@@ -21,6 +21,7 @@ Examples:
   resnet-zoo run experiments/resnet34_ls.yaml
   resnet-zoo run experiments/resnet34_ls.yaml --set optimizer.sgd.lr=0.05 --set epochs=5 --name lr-0.05
   resnet-zoo run experiments/resnet34_ls.yaml --seed 1 --device cpu --threads 2
+  resnet-zoo run experiments/resnet34_ls.yaml --tag baseline --group seeds --note \"before the new schedule\"
   resnet-zoo run experiments/resnet34_ls.yaml --set steps=20 --profile
   resnet-zoo run experiments/resnet34_ls.yaml --json | jq -c 'select(.event == \"evaluated\") | .metrics'
 
@@ -43,6 +44,15 @@ pub(super) struct Arguments {
     /// What to call the run; the experiment's name where not given
     #[arg(long)]
     name: Option<String>,
+    /// A word by which it is found again; may be given several times
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+    /// What it belongs to, together with others
+    #[arg(long)]
+    group: Option<String>,
+    /// A text for people
+    #[arg(long, value_name = "TEXT")]
+    note: Option<String>,
     #[arg(long, default_value = "auto", help = device::HELP)]
     device: String,
     /// CPU threads; 0 means one for each core
@@ -54,6 +64,9 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
+    let annotations =
+        Annotations { tags: arguments.tags.clone(), group: arguments.group.clone(), note: arguments.note.clone() };
+    let annotations = annotations.checked()?;
     let device = device::choose(&arguments.device)?;
     let mut overrides = arguments.overrides.clone();
     overrides.extend(arguments.seed.map(|seed| format!("seed={seed}")));
@@ -62,7 +75,7 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
     let task = Classify::new(&loaded.experiment, &device, Some(&mut tags::fetch))?;
     let name = arguments.name.clone().unwrap_or_else(|| loaded.experiment.name.clone());
     let (run, origin) = (Run { device, threads, profile: arguments.profile }, origin(&loaded));
-    let new_run = new_run(name, &loaded, overrides, &task, origin)?;
+    let new_run = NewRun { annotations, ..new_run(name, &loaded, overrides, &task, origin)? };
     run.train(&uuid::Uuid::now_v7().to_string(), &new_run, &loaded.experiment, &task, context)
 }
 
@@ -97,6 +110,7 @@ pub(super) fn new_run(
         classes: task.classes().to_vec(),
         seed: experiment.seed,
         origin,
+        annotations: Annotations::default(),
     })
 }
 

@@ -108,9 +108,16 @@ fn facts(detail: &RunDetail, context: &mut Context) -> Result<()> {
         ("config", short(&listing.config_sha256).to_owned()),
         ("digest", listing.metric_digest.as_deref().map_or("-", short).to_owned()),
     ];
+    let said = [
+        ("tags", (!listing.tags.is_empty()).then(|| listing.tags.join(", "))),
+        ("group", listing.group.clone()),
+        ("note", listing.note.clone()),
+        ("archived", listing.archived.then(|| "yes, lists hide it".to_owned())),
+    ];
+    let said = said.into_iter().filter_map(|(name, value)| Some((name, value?)));
     let environment = detail.origin.environment.iter().map(|(name, value)| ("environment", format!("{name}={value}")));
     let rerun_of = detail.origin.rerun_of.iter().map(|uid| ("rerun of", uid.clone()));
-    for (name, value) in rows.into_iter().chain(environment).chain(rerun_of) {
+    for (name, value) in rows.into_iter().chain(environment).chain(rerun_of).chain(said) {
         context.terminal.print(&format!("  {name:<11} {value}"))?;
     }
     Ok(())

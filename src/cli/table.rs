@@ -39,8 +39,9 @@ impl Table {
         Table(table)
     }
 
+    /// Adds a row. What would move the cursor or colour the screen becomes a blank: names and notes are not ours.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.0.add_row(cells.into_iter().collect::<Vec<_>>());
+        self.0.add_row(cells.into_iter().map(|cell| cell.replace(char::is_control, " ")).collect::<Vec<_>>());
     }
 
     /// The table's lines without trailing blanks.

@@ -10,11 +10,13 @@
 //!
 //! All SQL lives in [`store`]. Time is an argument ([`Clock`]), so that tests own it.
 
+pub mod annotations;
 pub mod blob;
 pub mod build;
 pub mod clock;
 pub mod code;
 mod filesystem;
+pub mod filter;
 pub mod gc;
 mod keeper;
 pub mod lease;
@@ -26,9 +28,11 @@ pub mod spill;
 pub mod store;
 mod writer;
 
+pub use annotations::Annotations;
 pub use build::Build;
 pub use clock::Clock;
 pub use code::Code;
+pub use filter::Filter;
 pub use observer::Recorder;
 pub use process::Process;
 pub use run::{NewRun, RunState};

@@ -1,6 +1,6 @@
 //! What the registry knows of a run.
 
-use super::Code;
+use super::{Annotations, Code};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -39,6 +39,8 @@ pub struct NewRun {
     pub seed: u64,
     /// Where it comes from.
     pub origin: Origin,
+    /// What is said of it from the start.
+    pub annotations: Annotations,
 }
 
 /// Where a run comes from, beside its recipe.
@@ -73,6 +75,12 @@ pub enum RunState {
 }
 
 impl RunState {
+    /// All of them.
+    pub const ALL: [RunState; 7] = {
+        use RunState::{Completed, Crashed, Failed, Interrupted, Queued, Running, Unknown};
+        [Queued, Running, Interrupted, Failed, Completed, Crashed, Unknown]
+    };
+
     /// As SQL and JSON spell it.
     pub fn name(self) -> &'static str {
         match self {
@@ -163,6 +171,14 @@ pub struct RunListing {
     pub config_sha256: String,
     /// A hash chain over all points: equal digests mean equal metrics, bit for bit.
     pub metric_digest: Option<String>,
+    /// Its tags, sorted.
+    pub tags: Vec<String>,
+    /// Its group, as of a sweep.
+    pub group: Option<String>,
+    /// What somebody noted.
+    pub note: Option<String>,
+    /// Whether lists hide it.
+    pub archived: bool,
     /// By name.
     pub metrics: BTreeMap<String, MetricSummary>,
 }

@@ -4,6 +4,7 @@
 //! processes upgrade their read locks at once.
 
 mod agreement;
+mod annotations;
 mod checkpoints;
 mod open;
 mod points;
@@ -11,6 +12,7 @@ mod query;
 mod read;
 mod runs;
 mod samples;
+mod select;
 
 pub use agreement::{Agreement, Disagreement, ExactValue};
 pub use checkpoints::NewCheckpoint;
@@ -19,6 +21,7 @@ pub use query::Answer;
 pub use read::{Reader, short_id};
 pub use runs::{Start, Working};
 pub use samples::LONGEST_LIST;
+pub use select::{Cell, Page, Selection};
 
 use super::blob::Blobs;
 use super::{Clock, Location};

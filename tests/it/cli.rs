@@ -35,7 +35,7 @@ pub(super) fn json(folder: &Path, arguments: &[&str]) -> Value {
 
 #[test]
 fn every_command_teaches_by_example() {
-    let commands: [&[&str]; 22] = [
+    let commands: [&[&str]; 28] = [
         &[],
         &["run"],
         &["resume"],
@@ -50,6 +50,12 @@ fn every_command_teaches_by_example() {
         &["runs", "show"],
         &["runs", "compare"],
         &["runs", "diff"],
+        &["runs", "tag"],
+        &["runs", "untag"],
+        &["runs", "group"],
+        &["runs", "note"],
+        &["runs", "archive"],
+        &["runs", "unarchive"],
         &["sql"],
         &["bench"],
         &["bench", "train"],

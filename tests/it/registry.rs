@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use resnet_zoo::registry::lease::Lease;
 use resnet_zoo::registry::run::{Origin, Point};
 use resnet_zoo::registry::store::{Batch, End, Start};
-use resnet_zoo::registry::{Build, Clock, Location, NewRun, Process, Reader, Recorder, RunState, Store};
+use resnet_zoo::registry::{Annotations, Build, Clock, Location, NewRun, Process, Reader, Recorder, RunState, Store};
 use resnet_zoo::train::Checkpoint;
 use resnet_zoo::train::checkpoint::{Progress, Snapshot};
 use resnet_zoo::train::event::{Event, Observer, Role};
@@ -47,6 +47,7 @@ fn new_run(name: &str) -> NewRun {
         classes: vec!["coat".to_owned(), "shirt".to_owned()],
         seed: u64::MAX,
         origin: Origin::default(),
+        annotations: Annotations::default(),
     }
 }
 
@@ -71,6 +72,61 @@ pub fn finished_run(folder: &Path, number: u32, top1: f64) {
         recorder.observe(&step(index as u64, &[("train.loss", 1.0), ("val.top1", value)])).expect("queued");
     }
     recorder.end(RunState::Completed, None).expect("ended");
+}
+
+/// A run in a few words.
+pub struct Sketch<'a> {
+    pub name: &'a str,
+    pub model: &'a str,
+    pub seed: u64,
+    /// How it ended; `None`: its process died.
+    pub state: Option<RunState>,
+    pub config: serde_json::Value,
+    /// Metrics and their values, from step 0 on.
+    pub values: &'a [(&'a str, &'a [f64])],
+    pub annotations: Annotations,
+}
+
+impl Default for Sketch<'_> {
+    fn default() -> Self {
+        Sketch {
+            name: "run",
+            model: "resnet18",
+            seed: 0,
+            state: Some(RunState::Completed),
+            config: json!({"optimizer": {"sgd": {"lr": 0.1}}}),
+            values: &[],
+            annotations: Annotations::default(),
+        }
+    }
+}
+
+impl Sketch<'_> {
+    /// Makes it a run of the registry in `folder`.
+    pub fn record(self, folder: &Path, number: u32) {
+        let mut run = new_run(self.name);
+        (run.model, run.seed, run.annotations) = (self.model.to_owned(), self.seed, self.annotations);
+        run.config = self.config;
+        run.config["seed"] = json!(self.seed);
+        let mut recorder = Recorder::create(store(folder), &uid(number), &run, &start()).expect("created");
+        for (metric, values) in self.values {
+            for (index, value) in values.iter().enumerate() {
+                recorder.observe(&step(index as u64, &[(metric, *value)])).expect("queued");
+            }
+        }
+        match self.state {
+            Some(state) => assert_eq!(recorder.end(state, None).expect("ended"), 0),
+            None => {
+                drop(recorder);
+                // The registry's thread ends when it has written what it was given.
+                let points = self.values.iter().map(|(_, values)| values.len()).sum::<usize>();
+                let count = format!("SELECT count(*) FROM metrics WHERE run = '{}'", uid(number));
+                while sql(folder, &count) != format!("[[{points}]]") {
+                    std::thread::yield_now();
+                }
+            }
+        }
+    }
 }
 
 fn step(step: u64, metrics: &[(&str, f64)]) -> Event<'static> {

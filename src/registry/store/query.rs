@@ -36,7 +36,7 @@ async fn answer(connection: &mut SqliteConnection, sql: String) -> sqlx::Result<
     Ok(Answer { columns, rows: rows? })
 }
 
-fn cell(row: &sqlx::sqlite::SqliteRow, index: usize) -> sqlx::Result<Value> {
+pub(super) fn cell(row: &sqlx::sqlite::SqliteRow, index: usize) -> sqlx::Result<Value> {
     let raw = row.try_get_raw(index)?;
     if raw.is_null() {
         return Ok(Value::Null);

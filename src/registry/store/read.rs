@@ -1,7 +1,7 @@
 //! What the registry answers.
 
 use super::points::decode;
-use super::{Fault, Tried, open, runtime, unsigned};
+use super::{Fault, Page, Tried, open, runtime, unsigned};
 use crate::error::{Error, Result};
 use crate::registry::blob::Blobs;
 use crate::registry::lease::Lease;
@@ -46,6 +46,10 @@ struct Row {
     host: String,
     boot_id: String,
     device: String,
+    run_group: Option<String>,
+    note: Option<String>,
+    archived: bool,
+    tags: String,
 }
 
 const LISTING: &str = "
@@ -53,10 +57,12 @@ SELECT run.id, uid, run.name, experiment.name AS experiment, model, state, reaso
     strftime('%Y-%m-%dT%H:%M:%SZ', created_ms / 1000, 'unixepoch') AS created, created_ms,
     (SELECT sum(seconds) FROM attempt WHERE run_id = run.id) AS seconds,
     cursor_step, plan, seed, lower(hex(config_hash)) AS config_sha256, lower(hex(metric_digest)) AS metric_digest,
-    hb_ms, attempt.host, attempt.boot_id, attempt.device
+    hb_ms, attempt.host, attempt.boot_id, attempt.device, run_group, note, archived_ms IS NOT NULL AS archived,
+    (SELECT json_group_array(tag.name ORDER BY tag.name) FROM tag WHERE run_id = run.id) AS tags
 FROM run JOIN experiment ON experiment.id = experiment_id
     JOIN attempt ON attempt.run_id = run.id AND attempt.lease_epoch = run.lease_epoch
-ORDER BY run.id DESC";
+    LEFT JOIN annotation ON annotation.run_id = run.id
+WHERE run.id IN (SELECT value FROM json_each(?))";
 
 impl Reader {
     /// Opens a registry that exists.
@@ -79,51 +85,83 @@ impl Reader {
         Blobs::beside(self.location.database())
     }
 
-    /// All runs, newest first, each with the state that is true now.
+    /// The run that `wanted` means: a whole id, the beginning or the end of one (short ids are the last 8 digits), or
+    /// a name, which means the newest run of that name, archived ones last.
+    ///
+    /// # Errors
+    /// Where no run or more than one fits.
+    pub fn find(&mut self, wanted: &str) -> Result<RunListing> {
+        let exact = self.read(async |connection| -> Tried<Option<i64>> {
+            Ok(sqlx::query_scalar(
+                "SELECT id FROM run LEFT JOIN annotation ON run_id = id WHERE uid = ?1 OR name = ?1
+                 ORDER BY uid = ?1 DESC, archived_ms IS NOT NULL, id DESC LIMIT 1",
+            )
+            .bind(wanted)
+            .fetch_optional(connection)
+            .await?)
+        })?;
+        let ids = match exact {
+            Some(id) => vec![id],
+            None => self.find_by_digits(&wanted.to_lowercase())?,
+        };
+        let mut found = self.listings(&Page::of(ids))?;
+        match (found.pop(), found.len()) {
+            (Some(run), 0) => Ok(run),
+            (None, _) => Err(self.not_found(wanted)?),
+            (Some(last), others) => {
+                let ids: Vec<&str> = found.iter().chain([&last]).map(|run| short_id(&run.id)).collect();
+                Err(Error::input(format!("`{wanted}` fits {} runs: {}", others + 1, ids.join(", "))))
+            }
+        }
+    }
+
+    /// The runs whose ids begin or end so, a few at most.
+    fn find_by_digits(&mut self, digits: &str) -> Result<Vec<i64>> {
+        if digits.len() < 4 {
+            return Ok(Vec::new());
+        }
+        self.read(async |connection| -> Tried<Vec<i64>> {
+            Ok(sqlx::query_scalar(
+                "SELECT id FROM run WHERE substr(uid, 1, length(?1)) = ?1 OR substr(uid, -length(?1)) = ?1
+                 ORDER BY id DESC LIMIT 10",
+            )
+            .bind(digits)
+            .fetch_all(connection)
+            .await?)
+        })
+    }
+
+    fn not_found(&mut self, wanted: &str) -> Result<Error> {
+        let names = self.read(async |connection| -> Tried<Vec<String>> {
+            Ok(sqlx::query_scalar("SELECT DISTINCT name FROM run UNION ALL SELECT substr(uid, -8) FROM run")
+                .fetch_all(connection)
+                .await?)
+        })?;
+        let hint = match did_you_mean(wanted, names.iter().map(String::as_str)) {
+            Some(name) => format!("did you mean `{name}`?"),
+            None => "`resnet-zoo runs ls` lists them".to_owned(),
+        };
+        Ok(Error::input(format!("there is no run `{wanted}`; {hint}")))
+    }
+
+    /// The runs of a page, in its order, each with the state that is true now.
     ///
     /// # Errors
     /// Where the registry cannot be read.
-    pub fn runs(&mut self) -> Result<Vec<RunListing>> {
+    pub fn listings(&mut self, page: &Page) -> Result<Vec<RunListing>> {
+        let ids = page.ids_json();
         let (rows, mut summaries) = self.read(async |connection| -> Tried<_> {
-            let rows: Vec<Row> = sqlx::query_as(LISTING).fetch_all(&mut *connection).await?;
-            Ok((rows, all_summaries(connection).await?))
+            let rows: Vec<Row> = sqlx::query_as(LISTING).bind(&ids).fetch_all(&mut *connection).await?;
+            Ok((rows, summaries(connection, &ids).await?))
         })?;
-        rows.into_iter()
+        let mut rows: BTreeMap<i64, Row> = rows.into_iter().map(|row| (row.id, row)).collect();
+        let in_order = page.ids().iter().filter_map(|id| rows.remove(id));
+        in_order
             .map(|row| {
                 let metrics = summaries.remove(&row.id).unwrap_or_default();
                 self.listing(row, metrics)
             })
             .collect()
-    }
-
-    /// The run that `wanted` means: a whole id, the beginning or the end of one (short ids are the last 8 digits), or
-    /// a name, which means the newest run of that name.
-    ///
-    /// # Errors
-    /// Where no run or more than one fits.
-    pub fn find(&mut self, wanted: &str) -> Result<RunListing> {
-        let runs = self.runs()?;
-        if let Some(run) = runs.iter().find(|run| run.id == wanted || run.name == wanted) {
-            return Ok(run.clone());
-        }
-        let digits = wanted.to_lowercase();
-        let fits = |run: &&RunListing| digits.len() >= 4 && (run.id.starts_with(&digits) || run.id.ends_with(&digits));
-        let found: Vec<&RunListing> = runs.iter().filter(fits).collect();
-        match found.as_slice() {
-            [run] => Ok((*run).clone()),
-            [] => {
-                let names = runs.iter().flat_map(|run| [run.name.as_str(), short_id(&run.id)]);
-                let hint = match did_you_mean(wanted, names) {
-                    Some(name) => format!("did you mean `{name}`?"),
-                    None => "`resnet-zoo runs ls` lists them".to_owned(),
-                };
-                Err(Error::input(format!("there is no run `{wanted}`; {hint}")))
-            }
-            several => {
-                let ids: Vec<&str> = several.iter().map(|run| short_id(&run.id)).collect();
-                Err(Error::input(format!("`{wanted}` fits {} runs: {}", several.len(), ids.join(", "))))
-            }
-        }
     }
 
     /// Everything about one run.
@@ -176,28 +214,40 @@ impl Reader {
             plan: row.plan.as_deref().map(json).transpose()?,
             seed: row.seed.cast_unsigned(),
             device: row.device,
+            tags: json(&row.tags)?,
+            group: row.run_group,
+            note: row.note,
+            archived: row.archived,
             config_sha256: row.config_sha256,
             metric_digest: row.metric_digest,
             metrics,
         })
     }
 
-    /// The stored state, but for a run whose process is no more.
     fn state(&self, row: &Row) -> Result<RunState> {
         let stored: RunState = row.state.parse()?;
         if stored != RunState::Running {
             return Ok(stored);
         }
+        Ok(self.true_state(&row.uid, &row.host, &row.boot_id, row.hb_ms))
+    }
+
+    /// What a run that says RUNNING is doing.
+    pub(super) fn true_state(&self, uid: &str, host: &str, boot_id: &str, hb_ms: i64) -> RunState {
         // Containers of one machine have hosts of their own, and see each other's locks.
-        let is_this_machine = row.boot_id == self.process.boot_id && !row.boot_id.is_empty();
-        Ok(if is_this_machine || row.host == self.process.host {
-            let is_held = Lease::is_held(&self.location.run_folder(&row.uid));
-            let is_this_boot = row.boot_id == self.process.boot_id;
+        let is_this_machine = boot_id == self.process.boot_id && !boot_id.is_empty();
+        if is_this_machine || host == self.process.host {
+            let is_held = Lease::is_held(&self.location.run_folder(uid));
+            let is_this_boot = boot_id == self.process.boot_id;
             if is_this_boot && is_held { RunState::Running } else { RunState::Crashed }
         } else {
-            let silent = self.clock.now_ms().saturating_sub(row.hb_ms) > SILENCE_MS;
+            let silent = self.clock.now_ms().saturating_sub(hb_ms) > SILENCE_MS;
             if silent { RunState::Unknown } else { RunState::Running }
-        })
+        }
+    }
+
+    pub(super) fn now_ms(&self) -> i64 {
+        self.clock.now_ms()
     }
 }
 
@@ -206,14 +256,20 @@ pub fn short_id(uid: &str) -> &str {
     uid.get(uid.len().saturating_sub(8)..).unwrap_or(uid)
 }
 
-async fn all_summaries(connection: &mut SqliteConnection) -> Tried<BTreeMap<i64, BTreeMap<String, MetricSummary>>> {
+/// The metrics of the runs with these ids, a JSON array.
+async fn summaries(
+    connection: &mut SqliteConnection,
+    ids: &str,
+) -> Tried<BTreeMap<i64, BTreeMap<String, MetricSummary>>> {
     type Summary = (i64, String, i64, Option<f64>, Option<f64>, Option<i64>);
     let rows: Vec<Summary> = sqlx::query_as(
         "SELECT run_id, name, last_step, last,
                 iif(goal = 'max', max, iif(goal = 'min', min, NULL)),
                 iif(goal = 'max', max_step, iif(goal = 'min', min_step, NULL))
-         FROM summary JOIN metric_key ON metric_key.id = key_id",
+         FROM summary JOIN metric_key ON metric_key.id = key_id
+         WHERE run_id IN (SELECT value FROM json_each(?))",
     )
+    .bind(ids)
     .fetch_all(connection)
     .await?;
     let mut all: BTreeMap<i64, BTreeMap<String, MetricSummary>> = BTreeMap::new();

@@ -1,6 +1,6 @@
 //! The life of a run: created, heart beating, ended, resumed.
 
-use super::{End, Fault, Store, Tried, signed};
+use super::{End, Fault, Store, Tried, annotations, signed};
 use crate::error::{Error, Result};
 use crate::registry::{Build, Code, NewRun, Process, RunState};
 use serde_json::{Value, json};
@@ -50,7 +50,7 @@ impl Store {
                 .bind(&run.experiment)
                 .execute(&mut *connection)
                 .await?;
-            sqlx::query("INSERT INTO config VALUES (?, ?) ON CONFLICT DO NOTHING")
+            sqlx::query("INSERT INTO config (hash, canonical) VALUES (?, ?) ON CONFLICT DO NOTHING")
                 .bind(hash(&config))
                 .bind(&config)
                 .execute(&mut *connection)
@@ -97,6 +97,7 @@ impl Store {
             .fetch_one(&mut *connection)
             .await?;
             insert_attempt(connection, id, 1, start, build, None, now).await?;
+            annotations::insert(connection, id, &run.annotations).await?;
             Ok(id)
         })?;
         Ok(Working { id, uid: uid.to_owned(), lease_epoch: 1, keep_last: start.keep_last })

@@ -1,0 +1,13 @@
+-- What lists filter and sort by, apart from the long texts of a run: a page of 10,000 runs reads this index alone.
+CREATE INDEX run_browse ON run (
+    created_ms, name, model, state, experiment_id, seed, config_hash, lease_epoch, cursor_step,
+    json_extract(plan, '$.params'), json_extract(plan, '$.trained_params'), json_extract(plan, '$.steps_per_epoch')
+);
+
+-- The settings once more as SQLite's binary JSON, in which a key is found without parsing the text.
+ALTER TABLE config ADD COLUMN tree BLOB;
+UPDATE config SET tree = jsonb(canonical);
+CREATE TRIGGER config_tree AFTER INSERT ON config
+BEGIN
+    UPDATE config SET tree = jsonb(NEW.canonical) WHERE hash = NEW.hash;
+END;

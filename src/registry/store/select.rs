@@ -1,0 +1,637 @@
+//! Filters, sort orders and columns as SQL. Every value is a bound parameter; the text of a statement is made of
+//! constants alone.
+
+use super::query::cell;
+use super::{Reader, Tried};
+use crate::error::{Error, Result};
+use crate::registry::RunState;
+use crate::registry::filter::{Catalogue, Comparison, Field, Filter, Kind, Operand, SortKey, Statistic, Test, Value};
+use crate::registry::run::RunListing;
+use sqlx::{QueryBuilder, Row, Sqlite};
+use std::collections::BTreeMap;
+
+/// Which runs, in which order.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Selection {
+    /// Runs that it is true of; all where there is none.
+    pub filter: Option<Filter>,
+    /// First by its first key; at last, and where there is none, the newest first.
+    pub sort: Vec<SortKey>,
+    /// Whether runs that were put away are there too. A filter that asks for `archived` decides for itself.
+    pub archived: bool,
+}
+
+/// A piece of a selection: runs, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    ids: Vec<i64>,
+    /// How many runs the selection has.
+    pub total: usize,
+    /// How many of them come before the page.
+    pub before: usize,
+}
+
+impl Page {
+    pub(super) fn of(ids: Vec<i64>) -> Self {
+        Page { total: ids.len(), before: 0, ids }
+    }
+
+    /// The page of these runs.
+    pub fn join(pages: impl IntoIterator<Item = Page>) -> Self {
+        let mut ids: Vec<i64> = Vec::new();
+        for id in pages.into_iter().flat_map(|page| page.ids) {
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        Page::of(ids)
+    }
+
+    /// From the run after `skipped` others, so many.
+    pub fn cut(&self, skipped: usize, limit: Option<usize>) -> Self {
+        let ids = self.ids.iter().skip(skipped).take(limit.unwrap_or(usize::MAX)).copied().collect();
+        Page { ids, total: self.total, before: self.before + skipped }
+    }
+
+    /// Runs on it.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    pub(super) fn ids(&self) -> &[i64] {
+        &self.ids
+    }
+
+    /// For `json_each`.
+    pub(super) fn ids_json(&self) -> String {
+        serde_json::to_string(&self.ids).expect("numbers are JSON")
+    }
+}
+
+/// A value of a column.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Cell {
+    /// The run has none.
+    Missing,
+    /// Any number, also NaN.
+    Number(f64),
+    /// A whole number.
+    Integer(i128),
+    /// Text.
+    Text(String),
+    /// True or false.
+    Bool(bool),
+    /// Tags.
+    List(Vec<String>),
+    /// A setting that is none of these.
+    Json(serde_json::Value),
+}
+
+impl Catalogue for Reader {
+    fn metrics(&mut self) -> Result<Vec<String>> {
+        self.read(async |connection| -> Tried<Vec<String>> {
+            Ok(sqlx::query_scalar("SELECT name FROM metric_key ORDER BY name").fetch_all(connection).await?)
+        })
+    }
+
+    fn has_setting(&mut self, key: &[String]) -> Result<bool> {
+        let path = path(key);
+        // JSON's null counts: a setting without a value is one.
+        self.read(async |connection| -> Tried<bool> {
+            Ok(sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM config WHERE json_type(tree, ?) IS NOT NULL)")
+                .bind(&path)
+                .fetch_one(connection)
+                .await?)
+        })
+    }
+
+    fn settings(&mut self) -> Result<Vec<String>> {
+        self.read(async |connection| -> Tried<Vec<String>> {
+            Ok(sqlx::query_scalar(
+                "SELECT DISTINCT replace(substr(fullkey, 3), '\"', '') FROM config, json_tree(tree)
+                 WHERE json_tree.type <> 'object' AND fullkey NOT LIKE '%[%' ORDER BY 1",
+            )
+            .fetch_all(connection)
+            .await?)
+        })
+    }
+}
+
+impl Reader {
+    /// The runs of a selection, all of them.
+    ///
+    /// # Errors
+    /// Where the registry cannot be read.
+    pub fn select(&mut self, selection: &Selection) -> Result<Page> {
+        self.ids(selection, None)
+    }
+
+    /// The runs that come after `run` in a selection. It need not be in it (any more).
+    ///
+    /// # Errors
+    /// Where the registry cannot be read.
+    pub fn select_after(&mut self, selection: &Selection, run: &RunListing) -> Result<Page> {
+        let id = self.page_of(run)?.ids[0];
+        let all = self.ids(selection, Some(id))?;
+        let position = all.ids.iter().position(|other| *other == id);
+        Ok(all.cut(position.map_or(0, |position| position + 1), None))
+    }
+
+    /// The page that has this run alone.
+    ///
+    /// # Errors
+    /// Where the registry cannot be read.
+    pub fn page_of(&mut self, run: &RunListing) -> Result<Page> {
+        let id = self.read(async |connection| -> Tried<i64> {
+            Ok(sqlx::query_scalar("SELECT id FROM run WHERE uid = ?").bind(&run.id).fetch_one(connection).await?)
+        })?;
+        Ok(Page::of(vec![id]))
+    }
+
+    fn ids(&mut self, selection: &Selection, beside: Option<i64>) -> Result<Page> {
+        let sorts_by_state = selection.sort.iter().any(|key| key.operand == Operand::Field(Field::State));
+        let filters_by_state = selection.filter.as_ref().is_some_and(|filter| filter.mentions(Field::State));
+        let facts = self.facts(sorts_by_state || filters_by_state)?;
+        let mut sql = Sql::new("SELECT json_group_array(id) FROM (SELECT run.id AS id FROM run", &facts);
+        sql.push(ANNOTATED);
+        sql.push(" WHERE (");
+        let decides = selection.filter.as_ref().is_some_and(|filter| filter.mentions(Field::Archived));
+        sql.push(if selection.archived || decides { "TRUE" } else { "annotation.archived_ms IS NULL" });
+        if let Some(filter) = &selection.filter {
+            sql.push(" AND ");
+            sql.filter(filter);
+        }
+        sql.push(")");
+        if let Some(id) = beside {
+            sql.push(" OR run.id = ");
+            sql.bind(id);
+        }
+        sql.push(" ORDER BY ");
+        for key in &selection.sort {
+            sql.operand(&key.operand);
+            sql.push(if key.descending { " DESC NULLS LAST, " } else { " ASC NULLS LAST, " });
+        }
+        // A limit keeps the order through the aggregate.
+        sql.push("run.id DESC LIMIT -1)");
+        let mut builder = sql.builder;
+        let ids: String = self.read(async |connection| -> Tried<String> {
+            Ok(builder.build_query_scalar().fetch_one(connection).await?)
+        })?;
+        let ids = serde_json::from_str(&ids).map_err(|error| Error::failed(format!("SQLite made no list: {error}")))?;
+        Ok(Page::of(ids))
+    }
+
+    /// The values of columns, a row a run of the page, in its order.
+    ///
+    /// # Errors
+    /// Where the registry cannot be read.
+    pub fn cells(&mut self, page: &Page, columns: &[Operand]) -> Result<Vec<Vec<Cell>>> {
+        let facts = self.facts(columns.contains(&Operand::Field(Field::State)))?;
+        let mut sql = Sql::new("SELECT run.id", &facts);
+        for column in columns {
+            sql.push(", ");
+            sql.column(column);
+        }
+        sql.push(" FROM run");
+        sql.push(ANNOTATED);
+        sql.push(" WHERE run.id IN (SELECT value FROM json_each(");
+        sql.bind(page.ids_json());
+        sql.push("))");
+        let mut builder = sql.builder;
+        let rows = self.read(async |connection| -> Tried<_> { Ok(builder.build().fetch_all(connection).await?) })?;
+        let mut by_id = BTreeMap::new();
+        for row in &rows {
+            let values = columns.iter().enumerate().map(|(index, column)| read_cell(row, index + 1, column));
+            let read =
+                || -> sqlx::Result<(i64, Vec<Cell>)> { Ok((row.try_get(0)?, values.collect::<sqlx::Result<_>>()?)) };
+            let (id, cells) = read().map_err(|error| Error::failed(format!("cannot read a column: {error}")))?;
+            by_id.insert(id, cells);
+        }
+        Ok(page.ids.iter().filter_map(|id| by_id.remove(id)).collect())
+    }
+
+    /// What expressions need to know beside the tables.
+    fn facts(&mut self, states: bool) -> Result<Facts> {
+        let now_ms = self.now_ms();
+        let (keys, running) = self.read(async |connection| -> Tried<_> {
+            let keys: Vec<(String, i64, Option<String>)> =
+                sqlx::query_as("SELECT name, id, goal FROM metric_key").fetch_all(&mut *connection).await?;
+            let running: Vec<(i64, String, String, String, i64)> = match states {
+                false => Vec::new(),
+                true => {
+                    sqlx::query_as(
+                        "SELECT run.id, uid, host, boot_id, hb_ms FROM run
+                     JOIN attempt ON attempt.run_id = run.id AND attempt.lease_epoch = run.lease_epoch
+                     WHERE state = 'RUNNING'",
+                    )
+                    .fetch_all(connection)
+                    .await?
+                }
+            };
+            Ok((keys, running))
+        })?;
+        let (mut crashed, mut unknown) = (Vec::new(), Vec::new());
+        for (id, uid, host, boot_id, hb_ms) in running {
+            match self.true_state(&uid, &host, &boot_id, hb_ms) {
+                RunState::Crashed => crashed.push(id),
+                RunState::Unknown => unknown.push(id),
+                _ => {}
+            }
+        }
+        Ok(Facts {
+            now_ms,
+            keys: keys.into_iter().map(|(name, id, goal)| (name, (id, goal))).collect(),
+            crashed: Page::of(crashed).ids_json(),
+            unknown: Page::of(unknown).ids_json(),
+        })
+    }
+}
+
+const ANNOTATED: &str = " LEFT JOIN annotation ON annotation.run_id = run.id";
+
+struct Facts {
+    now_ms: i64,
+    /// The metrics: id, and what is better.
+    keys: BTreeMap<String, (i64, Option<String>)>,
+    /// Runs that say RUNNING and are not, as JSON arrays.
+    crashed: String,
+    unknown: String,
+}
+
+struct Sql<'a> {
+    builder: QueryBuilder<Sqlite>,
+    facts: &'a Facts,
+}
+
+impl<'a> Sql<'a> {
+    fn new(begin: &str, facts: &'a Facts) -> Self {
+        Sql { builder: QueryBuilder::new(begin), facts }
+    }
+
+    fn push(&mut self, sql: &'static str) {
+        self.builder.push(sql);
+    }
+
+    fn bind<'t, T: sqlx::Encode<'t, Sqlite> + sqlx::Type<Sqlite>>(&mut self, value: T) {
+        self.builder.push_bind(value);
+    }
+
+    /// True, false or NULL, which counts as false.
+    fn filter(&mut self, filter: &Filter) {
+        match filter {
+            Filter::All(parts) => self.joined(parts, " AND ", Self::filter),
+            Filter::Any(parts) => self.joined(parts, " OR ", Self::filter),
+            Filter::Not(part) => {
+                self.push("NOT (");
+                self.filter(part);
+                self.push(" IS TRUE)");
+            }
+            Filter::Test(operand, test) => {
+                self.push("(");
+                self.test(operand, test);
+                self.push(")");
+            }
+        }
+    }
+
+    fn joined<T>(&mut self, parts: &[T], between: &'static str, mut one: impl FnMut(&mut Self, &T)) {
+        self.push("(");
+        for (index, part) in parts.iter().enumerate() {
+            if index > 0 {
+                self.push(between);
+            }
+            one(self, part);
+        }
+        self.push(")");
+    }
+
+    fn test(&mut self, operand: &Operand, test: &Test) {
+        if *operand == Operand::Field(Field::Tag) {
+            return self.tag(test);
+        }
+        match test {
+            Test::Holds if operand.kind() == Kind::Json => {
+                self.json_type(operand);
+                self.push(" = 'true'");
+            }
+            Test::Holds => self.operand(operand),
+            Test::Compare(comparison, value) => self.compare(operand, *comparison, value),
+            Test::In(values) => {
+                self.joined(values, " OR ", |sql, value| sql.compare(operand, Comparison::Equal, value));
+            }
+            Test::Like { pattern, fold_case } => {
+                if operand.kind() == Kind::Json {
+                    self.json_type(operand);
+                    self.push(" = 'text' AND ");
+                }
+                self.operand(operand);
+                self.like(pattern, *fold_case);
+            }
+            Test::IsNull => match operand {
+                // A metric whose value is NaN is there.
+                Operand::Metric { name, .. } => {
+                    self.push("NOT EXISTS (SELECT 1 FROM summary WHERE run_id = run.id AND key_id = ");
+                    self.bind(self.facts.key(name));
+                    self.push(")");
+                }
+                _ => {
+                    self.operand(operand);
+                    self.push(" IS NULL");
+                }
+            },
+            Test::IsNan => {
+                self.test(operand, &Test::IsNull);
+                self.push(" IS FALSE AND ");
+                self.operand(operand);
+                self.push(" IS NULL");
+            }
+        }
+    }
+
+    fn tag(&mut self, test: &Test) {
+        self.push(match test {
+            Test::IsNull => "NOT EXISTS (SELECT 1 FROM tag WHERE run_id = run.id",
+            _ => "EXISTS (SELECT 1 FROM tag WHERE run_id = run.id AND ",
+        });
+        let equal = |sql: &mut Self, value: &Value| {
+            sql.push("tag.name = ");
+            sql.value(value);
+        };
+        match test {
+            Test::Compare(_, value) => equal(self, value),
+            Test::In(values) => self.joined(values, " OR ", equal),
+            Test::Like { pattern, fold_case } => {
+                self.push("tag.name");
+                self.like(pattern, *fold_case);
+            }
+            Test::IsNull => {}
+            Test::Holds | Test::IsNan => unreachable!("a filter asks this of no tag"),
+        }
+        self.push(")");
+    }
+
+    fn compare(&mut self, operand: &Operand, comparison: Comparison, value: &Value) {
+        match (operand, value) {
+            (Operand::Field(Field::Id), Value::Text(_)) => {
+                self.push("(run.uid = ");
+                self.value(value);
+                self.push(" OR substr(run.uid, -8) = ");
+                self.value(value);
+                self.push(")");
+            }
+            (_, Value::Period(from, to)) => {
+                let (from, to) = (*from, *to);
+                let side = |sql: &mut Self, operator, moment: i64| {
+                    sql.operand(operand);
+                    sql.push(operator);
+                    sql.bind(moment);
+                };
+                match comparison {
+                    Comparison::Equal => {
+                        side(self, " >= ", from);
+                        self.push(" AND ");
+                        side(self, " < ", to);
+                    }
+                    Comparison::Less => side(self, " < ", from),
+                    Comparison::LessOrEqual => side(self, " < ", to),
+                    Comparison::Greater => side(self, " >= ", to),
+                    Comparison::GreaterOrEqual => side(self, " >= ", from),
+                }
+            }
+            (Operand::Config(_), Value::Bool(value)) => {
+                self.json_type(operand);
+                self.push(if *value { " = 'true'" } else { " = 'false'" });
+            }
+            _ => {
+                // SQLite finds any text greater than any number.
+                match value {
+                    Value::Operand(other) if Kind::Json == operand.kind() || Kind::Json == other.kind() => {
+                        self.push("(typeof(");
+                        self.operand(operand);
+                        self.push(") = 'text') = (typeof(");
+                        self.operand(other);
+                        self.push(") = 'text') AND ");
+                    }
+                    Value::Text(_) if operand.kind() == Kind::Json => {
+                        self.json_type(operand);
+                        self.push(" = 'text' AND ");
+                    }
+                    _ if operand.kind() == Kind::Json => {
+                        self.json_type(operand);
+                        self.push(" IN ('integer', 'real') AND ");
+                    }
+                    _ => {}
+                }
+                self.operand(operand);
+                self.push(match comparison {
+                    Comparison::Equal => " = ",
+                    Comparison::Less => " < ",
+                    Comparison::LessOrEqual => " <= ",
+                    Comparison::Greater => " > ",
+                    Comparison::GreaterOrEqual => " >= ",
+                });
+                self.value(value);
+            }
+        }
+    }
+
+    fn value(&mut self, value: &Value) {
+        match value {
+            Value::Integer(value) => self.bind(*value),
+            Value::Number(value) => self.bind(*value),
+            Value::Text(text) => self.bind(text.clone()),
+            Value::Bool(value) => self.bind(*value),
+            Value::State(state) => self.bind(state.name()),
+            Value::Operand(operand) => self.operand(operand),
+            Value::Period(from, _) => self.bind(*from),
+        }
+    }
+
+    fn like(&mut self, pattern: &str, fold_case: bool) {
+        if fold_case {
+            self.push(" LIKE ");
+            self.bind(pattern.to_owned());
+            self.push(" ESCAPE '\\'");
+        } else {
+            self.push(" GLOB ");
+            self.bind(glob(pattern));
+        }
+    }
+
+    /// The value of an operand for the run of the row; NULL where it has none.
+    fn operand(&mut self, operand: &Operand) {
+        match operand {
+            Operand::Field(field) => self.field(*field),
+            Operand::Metric { name, statistic } => {
+                let (_, goal) = self.facts.keys.get(name).cloned().unwrap_or_default();
+                self.push(match (statistic, goal.as_deref()) {
+                    (Statistic::Min, _) | (Statistic::Best, Some("min")) => "(SELECT min",
+                    (Statistic::Max, _) | (Statistic::Best, Some("max")) => "(SELECT max",
+                    (Statistic::Last | Statistic::Best, _) => "(SELECT last",
+                    (Statistic::Count, _) => "(SELECT n",
+                });
+                self.push(" FROM summary WHERE run_id = run.id AND key_id = ");
+                self.bind(self.facts.key(name));
+                self.push(")");
+            }
+            Operand::Config(key) => {
+                self.push("(SELECT json_extract(tree, ");
+                self.bind(path(key));
+                self.push(") FROM config WHERE hash = run.config_hash)");
+            }
+        }
+    }
+
+    fn json_type(&mut self, operand: &Operand) {
+        let Operand::Config(key) = operand else { return };
+        self.push("(SELECT json_type(tree, ");
+        self.bind(path(key));
+        self.push(") FROM config WHERE hash = run.config_hash)");
+    }
+
+    fn field(&mut self, field: Field) {
+        match field {
+            Field::State => {
+                self.push(
+                    "CASE WHEN run.state <> 'RUNNING' THEN run.state WHEN run.id IN (SELECT value FROM json_each(",
+                );
+                self.bind(self.facts.crashed.clone());
+                self.push(")) THEN 'CRASHED' WHEN run.id IN (SELECT value FROM json_each(");
+                self.bind(self.facts.unknown.clone());
+                self.push(")) THEN 'UNKNOWN' ELSE 'RUNNING' END");
+            }
+            Field::Age => {
+                self.push("((");
+                self.bind(self.facts.now_ms);
+                self.push(" - run.created_ms) / 1000.0)");
+            }
+            _ => self.push(match field {
+                Field::Id => "run.uid",
+                Field::Name => "run.name",
+                Field::Experiment => "(SELECT name FROM experiment WHERE id = run.experiment_id)",
+                Field::Model => "run.model",
+                Field::Reason => "run.reason",
+                Field::Seed => "run.seed",
+                Field::Device => "(SELECT device FROM attempt WHERE run_id = run.id AND lease_epoch = run.lease_epoch)",
+                Field::Host => "(SELECT host FROM attempt WHERE run_id = run.id AND lease_epoch = run.lease_epoch)",
+                Field::Commit => "(SELECT git_sha FROM build WHERE id = run.build_id)",
+                Field::Created => "run.created_ms",
+                Field::Duration => "(SELECT sum(seconds) FROM attempt WHERE run_id = run.id)",
+                Field::Steps => "(run.cursor_step + 1)",
+                Field::Epochs => "((run.cursor_step + 1.0) / json_extract(plan, '$.steps_per_epoch'))",
+                Field::Params => "json_extract(plan, '$.params')",
+                Field::TrainedParams => "json_extract(plan, '$.trained_params')",
+                Field::Tag => "(SELECT json_group_array(tag.name ORDER BY tag.name) FROM tag WHERE run_id = run.id)",
+                Field::Group => "annotation.run_group",
+                Field::Note => "annotation.note",
+                Field::Archived => "(annotation.archived_ms IS NOT NULL)",
+                Field::State | Field::Age => unreachable!("matched above"),
+            }),
+        }
+    }
+
+    /// As [`operand`](Self::operand), for people: a NaN says so, a setting keeps its JSON type.
+    fn column(&mut self, operand: &Operand) {
+        match operand {
+            Operand::Metric { .. } => {
+                self.push("iif(");
+                self.test(operand, &Test::IsNan);
+                self.push(", 'NaN', ");
+                self.operand(operand);
+                self.push(")");
+            }
+            Operand::Config(key) => {
+                self.push("(SELECT tree -> ");
+                self.bind(path(key));
+                self.push(" FROM config WHERE hash = run.config_hash)");
+            }
+            Operand::Field(field) => self.field(*field),
+        }
+    }
+}
+
+impl Facts {
+    fn key(&self, metric: &str) -> Option<i64> {
+        self.keys.get(metric).map(|(id, _)| *id)
+    }
+}
+
+fn read_cell(row: &sqlx::sqlite::SqliteRow, index: usize, column: &Operand) -> sqlx::Result<Cell> {
+    use serde_json::Value as Json;
+    let damaged = |error: serde_json::Error| sqlx::Error::Decode(Box::new(error));
+    let value = cell(row, index)?;
+    Ok(match (column, value) {
+        (_, Json::Null) => {
+            // An infinity is none of JSON's numbers.
+            match row.try_get_unchecked::<Option<f64>, _>(index)? {
+                Some(infinite) => Cell::Number(infinite),
+                None => Cell::Missing,
+            }
+        }
+        (Operand::Metric { .. }, Json::String(_)) => Cell::Number(f64::NAN),
+        (Operand::Config(_), Json::String(text)) => match serde_json::from_str(&text).map_err(damaged)? {
+            Json::Null => Cell::Missing,
+            Json::String(text) => Cell::Text(text),
+            Json::Bool(value) => Cell::Bool(value),
+            other => Cell::Json(other),
+        },
+        (Operand::Field(Field::Tag), Json::String(text)) => Cell::List(serde_json::from_str(&text).map_err(damaged)?),
+        (Operand::Field(Field::Archived), Json::Number(number)) => Cell::Bool(number.as_i64() == Some(1)),
+        // The 64 bits of an unsigned number.
+        (Operand::Field(Field::Seed), Json::Number(number)) => {
+            Cell::Integer(i128::from(number.as_i64().unwrap_or_default().cast_unsigned()))
+        }
+        (_, Json::Number(number)) => match number.as_i64() {
+            Some(whole) => Cell::Integer(i128::from(whole)),
+            None => Cell::Number(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        (_, Json::String(text)) => Cell::Text(text),
+        (_, other) => Cell::Json(other),
+    })
+}
+
+/// `$."optimizer"."sgd"`. A name with a quote in it cannot be written so, and no setting has one.
+fn path(key: &[String]) -> String {
+    key.iter().fold("$".to_owned(), |path, part| path + ".\"" + &part.replace('"', "") + "\"")
+}
+
+/// A pattern of `like` as one of `GLOB`, which tells small from capital letters.
+fn glob(pattern: &str) -> String {
+    let mut glob = String::new();
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        let literal = match c {
+            '%' => {
+                glob.push('*');
+                continue;
+            }
+            '_' => {
+                glob.push('?');
+                continue;
+            }
+            '\\' => chars.next().unwrap_or('\\'),
+            other => other,
+        };
+        match literal {
+            '*' | '?' | '[' => glob.extend(['[', literal, ']']),
+            other => glob.push(other),
+        }
+    }
+    glob
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_become_globs() {
+        assert_eq!(glob("resnet%_v_"), "resnet*?v?");
+        assert_eq!(glob(r"100\%\_*?[a]\\"), r"100%_[*][?][[]a]\");
+    }
+}
