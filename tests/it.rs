@@ -17,6 +17,7 @@ mod it {
     mod models;
     mod oracle;
     mod parity;
+    mod promises;
     mod registry;
     mod rerun;
     mod resume;

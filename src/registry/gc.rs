@@ -91,10 +91,12 @@ pub fn collect(location: &Location, clock: &Clock, dry_run: bool) -> Result<Garb
     if dry_run {
         return Ok(garbage);
     }
-    Store::open(location.clone(), clock.clone())?.forget_unreferenced()?;
+    let mut store = Store::open(location.clone(), clock.clone())?;
+    store.forget_unreferenced()?;
     garbage.blobs.iter().try_for_each(|blob| blobs.remove(&blob.sha256))?;
     garbage.unfinished.iter().try_for_each(|file| remove_file(&file.path))?;
     garbage.folders.retain(|folder| remove_folder(folder));
+    store.close()?;
     Ok(garbage)
 }
 

@@ -70,6 +70,15 @@ impl Store {
         Ok(Store { connection, runtime, location, blobs, clock, patience: PATIENCE, network })
     }
 
+    /// Closes the registry: whoever is the last one leaves it in its one file, without a log beside it.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn close(self) -> Result<()> {
+        let Store { connection, runtime, location, .. } = self;
+        runtime.block_on(connection.close()).map_err(|error| Fault::Sql(error).explain(location.database()))
+    }
+
     /// Waits for others at most so long.
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
@@ -130,7 +139,7 @@ impl Store {
                         }
                         // The process id spreads waiters that woke together.
                         std::thread::sleep(pause + Duration::from_millis(u64::from(std::process::id() % 7)));
-                        pause = (2 * pause).min(Duration::from_millis(500));
+                        pause = (2 * pause).min(Duration::from_millis(100));
                     }
                     Err(Fault::Sql(error)) if is_disk(&error) && !is_new => {
                         is_new = true;
@@ -200,7 +209,7 @@ fn is_busy(error: &sqlx::Error) -> bool {
     matches!(primary_code(error), Some(5 | 6))
 }
 
-/// Full, read-only or broken.
+/// Full, read-only or broken, or a file that cannot be opened.
 fn is_disk(error: &sqlx::Error) -> bool {
     matches!(primary_code(error), Some(8 | 10 | 13 | 14))
 }

@@ -198,6 +198,7 @@ impl Worker {
                 self.spill.path().display()
             )));
         }
+        self.store.close()?;
         Ok(self.mismatches)
     }
 }

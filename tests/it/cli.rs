@@ -35,7 +35,7 @@ pub(super) fn json(folder: &Path, arguments: &[&str]) -> Value {
 
 #[test]
 fn every_command_teaches_by_example() {
-    let commands: [&[&str]; 28] = [
+    let commands: [&[&str]; 29] = [
         &[],
         &["run"],
         &["resume"],
@@ -57,6 +57,7 @@ fn every_command_teaches_by_example() {
         &["runs", "archive"],
         &["runs", "unarchive"],
         &["sql"],
+        &["gc"],
         &["bench"],
         &["bench", "train"],
         &["bench", "infer"],

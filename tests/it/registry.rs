@@ -31,7 +31,7 @@ fn reader(folder: &Path) -> Reader {
     Reader::open(location(folder), clock()).expect("opened")
 }
 
-fn new_run(name: &str) -> NewRun {
+pub fn new_run(name: &str) -> NewRun {
     NewRun {
         name: name.to_owned(),
         experiment: "test".to_owned(),
@@ -51,11 +51,11 @@ fn new_run(name: &str) -> NewRun {
     }
 }
 
-fn start() -> Start {
+pub fn start() -> Start {
     Start { process: Process::current(), build: Build::CURRENT, device: "cpu".to_owned(), threads: 1, keep_last: 2 }
 }
 
-fn uid(number: u32) -> String {
+pub fn uid(number: u32) -> String {
     format!("0193a1b2-c3d4-7e5f-8a9b-0000{number:08x}")
 }
 
@@ -152,15 +152,16 @@ fn sql(folder: &Path, statement: &str) -> String {
 }
 
 /// Runs raw SQL on a connection of its own, as another program would.
-fn raw(database: &Path, statement: &str) -> Result<(), String> {
+pub fn raw(database: &Path, statement: &str) -> Result<(), String> {
     use sqlx::ConnectOptions;
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(async {
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(database).create_if_missing(true);
         let mut connection = options.connect().await.map_err(|error| error.to_string())?;
         let statement = sqlx::AssertSqlSafe(statement.to_owned());
-        sqlx::raw_sql(statement).execute(&mut connection).await.map_err(|error| error.to_string())?;
-        Ok(())
+        let result = sqlx::raw_sql(statement).execute(&mut connection).await.map_err(|error| error.to_string());
+        sqlx::Connection::close(connection).await.map_err(|error| error.to_string())?;
+        result.map(|_| ())
     })
 }
 

@@ -1,11 +1,11 @@
 //! The open protocol, in the order in which it is safe.
 
-use super::{Fault, Tried};
+use super::{Fault, Tried, is_disk};
 use crate::error::{Error, Result};
 use crate::registry::Location;
 use crate::registry::blob::{remove_file, sync_folder};
 use rustix::fs::{FlockOperation, flock};
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions, SqlSafeStr, SqliteConnection};
 use std::fs::{self, File, OpenOptions};
@@ -94,8 +94,14 @@ pub(super) async fn reader(location: &Location) -> Result<SqliteConnection> {
         Ok((connection, schema))
     };
     let (connection, schema) = match attempt(false).await {
-        // Not even a reader can use a write-ahead log without writing; without one, nobody else does.
-        Err(Fault::Sql(_)) if is_archived(location) => attempt(true).await,
+        // Somebody who wrote without a write-ahead log died: a writer undoes what was half done.
+        Err(Fault::Sql(error)) if is_disk(&error) && beside(database, "-journal").exists() => {
+            drop(writer(location, location.network_filesystem()?).await?);
+            attempt(false).await
+        }
+        // Not even a reader can use a write-ahead log without writing. Where there is nothing in it, all is in the one
+        // file, and the folder may be an archive.
+        Err(Fault::Sql(error)) if is_disk(&error) && is_empty(&beside(database, "-wal")) => attempt(true).await,
         result => result,
     }
     .map_err(|fault| fault.explain(database))?;
@@ -108,10 +114,8 @@ pub(super) async fn reader(location: &Location) -> Result<SqliteConnection> {
     Ok(attempt(false).await.map_err(|fault| fault.explain(database))?.0)
 }
 
-/// Whether a registry is complete in its one file, in a folder that cannot be written.
-fn is_archived(location: &Location) -> bool {
-    use rustix::fs::{Access, access};
-    access(location.folder(), Access::WRITE_OK).is_err() && !beside(location.database(), "-wal").exists()
+fn is_empty(file: &Path) -> bool {
+    fs::metadata(file).map_or(true, |facts| facts.len() == 0)
 }
 
 /// A file beside the registry's, `registry.sqlite3-wal`.
@@ -193,7 +197,7 @@ async fn prepare(connection: &mut SqliteConnection, database: &Path, network: Op
         upgrade(connection, database, schema).await?;
     }
     // From here on whoever writes waits in a loop of its own, and may have better things to do.
-    sqlx::query("PRAGMA busy_timeout = 1000").execute(connection).await?;
+    sqlx::query("PRAGMA busy_timeout = 250").execute(connection).await?;
     Ok(())
 }
 
@@ -201,8 +205,9 @@ async fn upgrade(connection: &mut SqliteConnection, database: &Path, schema: i64
     if schema > 0 {
         back_up(connection, database, schema).await?;
     }
-    migrator().run_direct(None, connection, false).await.map_err(|error| {
-        Fault::Rule(Error::failed(format!("cannot bring {} up to date: {error}", database.display())))
+    migrator().run_direct(None, connection, false).await.map_err(|error| match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => Fault::Sql(error),
+        other => Fault::Rule(Error::failed(format!("cannot bring {} up to date: {other}", database.display()))),
     })?;
     let version = AssertSqlSafe(format!("PRAGMA user_version = {SCHEMA}"));
     sqlx::query(version).execute(connection).await?;

@@ -8,9 +8,12 @@ use crate::registry::RunState;
 use crate::registry::run::Point;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sqlx::SqliteConnection;
+use sqlx::{AssertSqlSafe, SqliteConnection};
 use std::collections::HashMap;
 use std::time::Duration;
+
+/// Points that one statement inserts: a statement costs more than a row.
+const ROWS: usize = 50;
 
 /// What one transaction writes. Writing it twice is as good as once.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -122,17 +125,19 @@ pub(super) async fn flush(connection: &mut SqliteConnection, run: &Working, batc
 /// Returns how many were there with other bits.
 async fn insert_points(connection: &mut SqliteConnection, run: &Working, points: &[Point]) -> Tried<u64> {
     let mut keys = HashMap::new();
-    let mut mismatches = 0;
     for point in points {
-        let key = match keys.get(point.metric.as_str()) {
-            Some(key) => *key,
-            None => {
-                let key = key_id(connection, &point.metric).await?;
-                keys.insert(point.metric.as_str(), key);
-                key
-            }
-        };
-        mismatches += u64::from(!insert(connection, run, key, point).await?);
+        if !keys.contains_key(point.metric.as_str()) {
+            keys.insert(point.metric.as_str(), key_id(connection, &point.metric).await?);
+        }
+    }
+    let mut mismatches = 0;
+    for points in points.chunks(ROWS) {
+        if insert(connection, run, &keys, points).await? == points.len() as u64 {
+            continue;
+        }
+        for point in points {
+            mismatches += u64::from(!is_stored(connection, run, keys[point.metric.as_str()], point).await?);
+        }
     }
     Ok(mismatches)
 }
@@ -162,24 +167,27 @@ fn goal(metric: &str) -> Option<&'static str> {
     }
 }
 
-/// Inserts a point. False where it was there with other bits, which is noted.
-async fn insert(connection: &mut SqliteConnection, run: &Working, key: i64, point: &Point) -> Tried<bool> {
-    let (value, flag) = encode(point.value);
-    let step = step_number(point.step)?;
-    let inserted = sqlx::query(
-        "INSERT INTO metric (run_id, key_id, step, value, flag) VALUES (?, ?, ?, ?, ?)
-         ON CONFLICT (run_id, key_id, step) DO NOTHING",
-    )
-    .bind(run.id)
-    .bind(key)
-    .bind(step)
-    .bind(value)
-    .bind(flag)
-    .execute(&mut *connection)
-    .await?;
-    if inserted.rows_affected() == 1 {
-        return Ok(true);
+/// Inserts the points that are not there yet, and returns how many those were.
+async fn insert(
+    connection: &mut SqliteConnection,
+    run: &Working,
+    keys: &HashMap<&str, i64>,
+    points: &[Point],
+) -> Tried<u64> {
+    let rows = vec!["(?, ?, ?, ?, ?)"; points.len()].join(", ");
+    let sql = format!("INSERT INTO metric (run_id, key_id, step, value, flag) VALUES {rows} ON CONFLICT DO NOTHING");
+    let mut query = sqlx::query(AssertSqlSafe(sql));
+    for point in points {
+        let (value, flag) = encode(point.value);
+        let key = keys[point.metric.as_str()];
+        query = query.bind(run.id).bind(key).bind(step_number(point.step)?).bind(value).bind(flag);
     }
+    Ok(query.execute(connection).await?.rows_affected())
+}
+
+/// Whether a point's value is the one that is stored, bit for bit; where not, that is noted.
+async fn is_stored(connection: &mut SqliteConnection, run: &Working, key: i64, point: &Point) -> Tried<bool> {
+    let step = step_number(point.step)?;
     let (old_value, old_flag): (Option<f64>, i64) =
         sqlx::query_as("SELECT value, flag FROM metric WHERE run_id = ? AND key_id = ? AND step = ?")
             .bind(run.id)
