@@ -121,10 +121,12 @@ fn pack_pointwise<P: Of<f32>>(
     }
 }
 
-/// Writes the weight gradient `[O, C / G, taps]` from its sums `[slab, tap x channel, slab's output channels]`;
-/// taps that always lie in the padding have none.
-pub(super) fn unpack(problem: &Problem, slabs: &Slabs, taps: &[usize], sums: &[f32], gradient: Disjoint) {
+/// Writes the weight gradient `[O, C / G, taps]` from its sums `[slab, panel, tap x channel, width]`, where panels are of
+/// `width` of the slab's output channels; taps that always lie in the padding have none.
+pub(super) fn unpack(problem: &Problem, slabs: &Slabs, width: usize, taps: &[usize], sums: &[f32], gradient: Disjoint) {
     let (group_channels, group_out, volume) = (problem.group_channels(), problem.group_out_channels(), problem.taps());
+    let panels = slabs.target.div_ceil(width);
+    let depth = taps.len() * slabs.source;
     let tasks = problem.out_channels.div_ceil(BLOCK);
     (0..tasks).into_par_iter().for_each(|task| {
         let outs = part(problem.out_channels, tasks, task);
@@ -138,13 +140,14 @@ pub(super) fn unpack(problem: &Problem, slabs: &Slabs, taps: &[usize], sums: &[f
             let channels = block..(block + BLOCK).min(group_channels);
             for (out, filters) in outs.clone().zip(gradient.chunks_exact_mut(out_len)) {
                 let (slab, lane) = (out / slabs.target, out % slabs.target);
-                let first_row = slab * taps.len() * slabs.source + lane / group_out * group_channels;
+                let (panel, column) = (slab * panels + lane / width, lane % width);
+                let first_row = panel * depth + lane / group_out * group_channels;
                 let filters = filters[channels.start * volume..channels.end * volume].chunks_exact_mut(volume);
                 for (channel, filter) in channels.clone().zip(filters) {
-                    let mut at = (first_row + channel) * slabs.target + lane;
+                    let mut at = (first_row + channel) * width + column;
                     for &tap in taps {
                         filter[tap] = sums[at];
-                        at += slabs.source * slabs.target;
+                        at += slabs.source * width;
                     }
                 }
             }

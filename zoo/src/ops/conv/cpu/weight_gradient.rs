@@ -18,14 +18,19 @@ use std::ops::Range;
 const PIXELS: usize = 192;
 
 /// Sums of a weight gradient, in numbers, that may be kept beside each other for ranges of pixels.
-const SPLIT_SUMS: usize = 1 << 21;
+const SPLIT_SUMS: usize = 1 << 20;
 
 /// Writes `dw[O, C / G, taps]`, summed up from panels of `P`.
 pub(super) fn dense<N: Map, P: Of<N>>(isa: Isa, problem: &Problem, walk: &Walk, x: &[N], dy: &[N], dw: Disjoint) {
     let slabs = Slabs::new(isa, problem, Pass::Forward);
     let taps = walk.kernel_taps(problem.kernel);
     let depth = taps.len() * slabs.source;
-    let len = slabs.count * depth * slabs.target;
+    let columns = isa.columns();
+    let panels = slabs.target.div_ceil(columns);
+    // Sums lie panel by panel, a tile's in one piece: rows at a distance of some kilobytes would fall into one cache set.
+    let width = columns.min(slabs.target);
+    let slab_len = panels * depth * width;
+    let len = slabs.count * slab_len;
 
     // Ranges of pixels, chosen by the shape alone: they fix the order of the sums.
     let block = walk.block(PIXELS * size_of::<f32>() / size_of::<P>());
@@ -34,8 +39,6 @@ pub(super) fn dense<N: Map, P: Of<N>>(isa: Isa, problem: &Problem, walk: &Walk, 
     let splits = (SPLIT_SUMS / len.max(1)).min(pixel_blocks).clamp(1, TASKS);
     let pieces = walk.pieces(slabs.source, slabs.count == 1, f32::DEPTH, 1);
     let piece_parts = TASKS.div_ceil(splits * slabs.count).min(pieces.len()).max(1);
-    let columns = isa.columns();
-    let panels = slabs.target.div_ceil(columns);
     let panel_len = panels * columns;
 
     let sums_of = |sums: Disjoint| {
@@ -54,7 +57,8 @@ pub(super) fn dense<N: Map, P: Of<N>>(isa: Isa, problem: &Problem, walk: &Walk, 
                     dy,
                     packed,
                     sums,
-                    sums_start: split * len + slab * depth * slabs.target,
+                    depth,
+                    sums_start: split * len + slab * slab_len,
                 };
                 task.run(part(pixel_blocks, splits, split));
             });
@@ -63,9 +67,9 @@ pub(super) fn dense<N: Map, P: Of<N>>(isa: Isa, problem: &Problem, walk: &Walk, 
             compute(None);
         } else {
             // Several tasks read the same rows of dy: pack them once for all.
-            let slab_len = pixel_blocks * block_room * panel_len;
-            with_scratch_of(slabs.count * slab_len, |packed: &mut [P]| {
-                for (slab, packed) in packed.chunks_exact_mut(slab_len.max(1)).enumerate() {
+            let packed_len = pixel_blocks * block_room * panel_len;
+            with_scratch_of(slabs.count * packed_len, |packed: &mut [P]| {
+                for (slab, packed) in packed.chunks_exact_mut(packed_len.max(1)).enumerate() {
                     packed.par_chunks_mut(block_room * panel_len).enumerate().for_each_init(
                         Vec::new,
                         |rows, (i, packed)| {
@@ -90,7 +94,7 @@ pub(super) fn dense<N: Map, P: Of<N>>(isa: Isa, problem: &Problem, walk: &Walk, 
                 }
             }
         });
-        unpack(problem, &slabs, &taps, first, dw);
+        unpack(problem, &slabs, width, &taps, first, dw);
     });
 }
 
@@ -136,7 +140,9 @@ struct WeightTask<'a, N, P> {
     dy: &'a [N],
     /// All of `dy`, where it was packed before.
     packed: Option<&'a [P]>,
-    /// `[tap x channel, slab's output channels]` from `sums_start` on.
+    /// Rows of the slab's sums: taps x channels.
+    depth: usize,
+    /// `[panel of output channels, tap x channel, width]` from `sums_start` on.
     sums: Disjoint<'a>,
     sums_start: usize,
 }
@@ -145,13 +151,15 @@ impl<N: Map, P: Of<N>> WeightTask<'_, N, P> {
     /// Sums over the pixels of `blocks`.
     fn run(&self, blocks: Range<usize>) {
         let (columns, line) = (self.isa.columns(), self.isa.line());
-        let panel_len = self.slabs.target.div_ceil(columns) * columns;
+        let (panels, width) = (self.slabs.target.div_ceil(columns), columns.min(self.slabs.target));
+        let panel_len = panels * columns;
+        let sums_of = |panel: usize, row: usize| self.sums_start + (panel * self.depth + row) * width;
         let longest = self.pieces.iter().map(|piece| piece.len).max().unwrap_or(0);
         let tiles_of = |piece: &Piece| piece.len.div_ceil(self.isa.rows());
-        let distances: Vec<usize> = (0..self.isa.rows()).map(|row| row * self.slabs.target).collect();
+        let distances: Vec<usize> = (0..self.isa.rows()).map(|row| row * width).collect();
         let mut started = vec![false; self.pieces.len()];
         let mut rows = Vec::new();
-        let calls = self.pieces.iter().map(tiles_of).sum::<usize>() * (panel_len / columns);
+        let calls = self.pieces.iter().map(tiles_of).sum::<usize>() * panels;
         let block_room = P::room(self.block);
         let own_len = if self.packed.is_none() { block_room * panel_len } else { 0 };
         let gathered_len = longest.div_ceil(self.isa.rows()) * block_room * line;
@@ -178,19 +186,18 @@ impl<N: Map, P: Of<N>> WeightTask<'_, N, P> {
                     let tiles = tiles_of(piece);
                     let gathered = &mut gathered[..tiles * room * line];
                     let Some(read) = vectorised(|| self.gather(piece, &rows, gathered)) else { continue };
-                    for panel in 0..panel_len / columns {
+                    for panel in 0..panels {
                         let b = &dy[(panel * room + read.start) * columns..][..read.len() * columns];
                         let tile_columns = columns.min(self.slabs.target - panel * columns);
                         for i in 0..tiles {
                             let part = part(piece.len, tiles, i);
-                            let start =
-                                self.sums_start + (piece.start + part.start) * self.slabs.target + panel * columns;
+                            let start = sums_of(panel, piece.start + part.start);
                             let tile = Tile {
                                 depth: read.len(),
                                 a: gathered[(i * room + read.start) * line..].as_ptr(),
                                 step: line * P::SIDE,
                                 b: b.as_ptr(),
-                                c: self.sums.at(start, (part.len() - 1) * self.slabs.target + tile_columns),
+                                c: self.sums.at(start, (part.len() - 1) * width + tile_columns),
                                 rows: distances.as_ptr(),
                                 columns: tile_columns,
                                 accumulate: *started,
@@ -212,9 +219,11 @@ impl<N: Map, P: Of<N>> WeightTask<'_, N, P> {
             }
         });
         for (piece, _) in self.pieces.iter().zip(started).filter(|(_, started)| !started) {
-            let start = self.sums_start + piece.start * self.slabs.target;
-            // SAFETY: no other task has these sums.
-            unsafe { self.sums.slice(start..start + piece.len * self.slabs.target) }.fill(0.0);
+            for panel in 0..panels {
+                let start = sums_of(panel, piece.start);
+                // SAFETY: no other task has these sums.
+                unsafe { self.sums.slice(start..start + piece.len * width) }.fill(0.0);
+            }
         }
     }
 
