@@ -3,11 +3,3 @@ CREATE INDEX run_browse ON run (
     created_ms, name, model, state, experiment_id, seed, config_hash, lease_epoch, cursor_step,
     json_extract(plan, '$.params'), json_extract(plan, '$.trained_params'), json_extract(plan, '$.steps_per_epoch')
 );
-
--- The settings once more as SQLite's binary JSON, in which a key is found without parsing the text.
-ALTER TABLE config ADD COLUMN tree BLOB;
-UPDATE config SET tree = jsonb(canonical);
-CREATE TRIGGER config_tree AFTER INSERT ON config
-BEGIN
-    UPDATE config SET tree = jsonb(NEW.canonical) WHERE hash = NEW.hash;
-END;

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "registry")]
+pub mod compare;
 pub mod data;
 pub mod error;
 pub mod experiment;

@@ -4,6 +4,7 @@ mod it {
     mod bench;
     mod classify;
     mod cli;
+    mod compare;
     mod curve;
     mod data;
     mod diff;

@@ -81,6 +81,14 @@ pub(super) fn exact(value: f64) -> String {
     format!("{value:?}")
 }
 
+/// A difference of two values of a metric, with its sign; of accuracies in points.
+pub(super) fn difference(name: &str, value: Option<f64>) -> String {
+    match value {
+        Some(value) if value > 0. => format!("+{}", metric(name, Some(value))),
+        value => metric(name, value),
+    }
+}
+
 /// Whether a metric lies between 0 and 1.
 pub(super) fn is_rate(name: &str) -> bool {
     name.rsplit('.').next().is_some_and(|name| name.starts_with("top"))

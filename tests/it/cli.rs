@@ -85,7 +85,7 @@ fn wrong_usage_is_exit_code_2_and_says_so() {
         (&["predict", "resnet18", "x.png"], "resnet18 needs weights"),
         (&["pull", "resnet34:a1_in1"], "did you mean `a1_in1k`?"),
         (&["frobnicate"], "unrecognized subcommand"),
-        (&["runs", "compare", "run-1"], "2 values required"),
+        (&["runs", "compare", "run-1"], "a comparison needs two runs or more, not 1"),
         (&["runs", "show", "nothing"], "there is no run `nothing`"),
         (&["runs", "compare", "run-1", "run-1"], "again"),
         (&["sql", "DELETE FROM run"], "`DELETE` is not a statement that reads"),

@@ -82,6 +82,9 @@ pub struct Sketch<'a> {
     /// How it ended; `None`: its process died.
     pub state: Option<RunState>,
     pub config: serde_json::Value,
+    pub provenance: serde_json::Value,
+    /// The model's parameters, said as training begins; it does not where there are none.
+    pub params: Option<usize>,
     /// Metrics and their values, from step 0 on.
     pub values: &'a [(&'a str, &'a [f64])],
     pub annotations: Annotations,
@@ -95,6 +98,8 @@ impl Default for Sketch<'_> {
             seed: 0,
             state: Some(RunState::Completed),
             config: json!({"optimizer": {"sgd": {"lr": 0.1}}}),
+            provenance: json!({}),
+            params: None,
             values: &[],
             annotations: Annotations::default(),
         }
@@ -106,9 +111,18 @@ impl Sketch<'_> {
     pub fn record(self, folder: &Path, number: u32) {
         let mut run = new_run(self.name);
         (run.model, run.seed, run.annotations) = (self.model.to_owned(), self.seed, self.annotations);
-        run.config = self.config;
+        (run.config, run.provenance) = (self.config, self.provenance);
+        let card = zoo::models::find(self.model).expect("a model of the zoo").card;
+        run.spec_files = card.sources.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+        run.spec_sha256 = card.spec_sha256.to_owned();
         run.config["seed"] = json!(self.seed);
         let mut recorder = Recorder::create(store(folder), &uid(number), &run, &start()).expect("created");
+        if let Some(params) = self.params {
+            let (steps, samples) = (3, (8, 8));
+            let (first_step, steps_per_epoch, params) = (0, 1, (params, params));
+            let started = Event::Started { first_step, steps, steps_per_epoch, samples, params };
+            recorder.observe(&started).expect("queued");
+        }
         for (metric, values) in self.values {
             for (index, value) in values.iter().enumerate() {
                 recorder.observe(&step(index as u64, &[(metric, *value)])).expect("queued");

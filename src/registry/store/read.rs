@@ -1,7 +1,7 @@
 //! What the registry answers.
 
 use super::points::decode;
-use super::{Fault, Page, Tried, open, runtime, unsigned};
+use super::{Fault, Page, Tried, open, runtime, step_number, unsigned};
 use crate::error::{Error, Result};
 use crate::registry::blob::Blobs;
 use crate::registry::lease::Lease;
@@ -191,6 +191,28 @@ impl Reader {
         let point =
             |(step, value, flag)| Point { metric: metric.to_owned(), step: unsigned(step), value: decode(value, flag) };
         Ok(rows.into_iter().map(point).collect())
+    }
+
+    /// The values that a run's metrics had at a step: each at that step, or at the last one before it.
+    ///
+    /// # Errors
+    /// Where the registry cannot be read.
+    pub fn values_at(&mut self, run: &RunListing, step: u64) -> Result<BTreeMap<String, f64>> {
+        let step = step_number(step)?;
+        let rows = self.read(async |connection| -> Tried<Vec<(String, Option<f64>, i64)>> {
+            Ok(sqlx::query_as(
+                "SELECT metric_key.name, metric.value, flag FROM run JOIN summary ON summary.run_id = run.id
+                     JOIN metric_key ON metric_key.id = summary.key_id
+                     JOIN metric ON metric.run_id = run.id AND metric.key_id = summary.key_id AND metric.step =
+                         (SELECT max(step) FROM metric WHERE run_id = run.id AND key_id = summary.key_id AND step <= ?2)
+                 WHERE uid = ?1",
+            )
+            .bind(&run.id)
+            .bind(step)
+            .fetch_all(connection)
+            .await?)
+        })?;
+        Ok(rows.into_iter().map(|(name, value, flag)| (name, decode(value, flag))).collect())
     }
 
     pub(super) fn read<T>(&mut self, mut work: impl AsyncFnMut(&mut SqliteConnection) -> Tried<T>) -> Result<T> {

@@ -92,6 +92,15 @@ pub enum Cell {
     Json(serde_json::Value),
 }
 
+/// What of a metric is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goal {
+    /// Less.
+    Min,
+    /// More.
+    Max,
+}
+
 impl Catalogue for Reader {
     fn metrics(&mut self) -> Result<Vec<String>> {
         self.read(async |connection| -> Tried<Vec<String>> {
@@ -100,11 +109,10 @@ impl Catalogue for Reader {
     }
 
     fn has_setting(&mut self, key: &[String]) -> Result<bool> {
-        let path = path(key);
-        // JSON's null counts: a setting without a value is one.
+        let name = key.join(".");
         self.read(async |connection| -> Tried<bool> {
-            Ok(sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM config WHERE json_type(tree, ?) IS NOT NULL)")
-                .bind(&path)
+            Ok(sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM setting_key WHERE name = ?)")
+                .bind(&name)
                 .fetch_one(connection)
                 .await?)
         })
@@ -112,12 +120,7 @@ impl Catalogue for Reader {
 
     fn settings(&mut self) -> Result<Vec<String>> {
         self.read(async |connection| -> Tried<Vec<String>> {
-            Ok(sqlx::query_scalar(
-                "SELECT DISTINCT replace(substr(fullkey, 3), '\"', '') FROM config, json_tree(tree)
-                 WHERE json_tree.type <> 'object' AND fullkey NOT LIKE '%[%' ORDER BY 1",
-            )
-            .fetch_all(connection)
-            .await?)
+            Ok(sqlx::query_scalar("SELECT name FROM setting_key ORDER BY name").fetch_all(connection).await?)
         })
     }
 }
@@ -176,8 +179,9 @@ impl Reader {
             sql.operand(&key.operand);
             sql.push(if key.descending { " DESC NULLS LAST, " } else { " ASC NULLS LAST, " });
         }
-        // A limit keeps the order through the aggregate.
-        sql.push("run.id DESC LIMIT -1)");
+        // A limit keeps the order through the aggregate. The sign keeps SQLite from walking the wide rows for their
+        // order: it reads an index, and sorts.
+        sql.push("+run.id DESC LIMIT -1)");
         let mut builder = sql.builder;
         let ids: String = self.read(async |connection| -> Tried<String> {
             Ok(builder.build_query_scalar().fetch_one(connection).await?)
@@ -213,6 +217,20 @@ impl Reader {
             by_id.insert(id, cells);
         }
         Ok(page.ids.iter().filter_map(|id| by_id.remove(id)).collect())
+    }
+
+    /// What is better, of each metric for which something is.
+    ///
+    /// # Errors
+    /// Where the registry cannot be read.
+    pub fn goals(&mut self) -> Result<BTreeMap<String, Goal>> {
+        let facts = self.facts(false)?;
+        let goal = |(name, (_, goal)): (String, (i64, Option<String>))| match goal.as_deref() {
+            Some("min") => Some((name, Goal::Min)),
+            Some("max") => Some((name, Goal::Max)),
+            _ => None,
+        };
+        Ok(facts.keys.into_iter().filter_map(goal).collect())
     }
 
     /// What expressions need to know beside the tables.
@@ -339,7 +357,13 @@ impl<'a> Sql<'a> {
                     self.bind(self.facts.key(name));
                     self.push(")");
                 }
-                _ => {
+                // So is an object, which has no value of its own.
+                Operand::Config(_) => {
+                    self.push("coalesce(");
+                    self.json_type(operand);
+                    self.push(", 'null') = 'null'");
+                }
+                Operand::Field(_) => {
                     self.operand(operand);
                     self.push(" IS NULL");
                 }
@@ -479,19 +503,20 @@ impl<'a> Sql<'a> {
                 self.bind(self.facts.key(name));
                 self.push(")");
             }
-            Operand::Config(key) => {
-                self.push("(SELECT json_extract(tree, ");
-                self.bind(path(key));
-                self.push(") FROM config WHERE hash = run.config_hash)");
-            }
+            Operand::Config(key) => self.setting("(SELECT value", key),
         }
     }
 
     fn json_type(&mut self, operand: &Operand) {
         let Operand::Config(key) = operand else { return };
-        self.push("(SELECT json_type(tree, ");
-        self.bind(path(key));
-        self.push(") FROM config WHERE hash = run.config_hash)");
+        self.setting("(SELECT type", key);
+    }
+
+    fn setting(&mut self, select: &'static str, key: &[String]) {
+        self.push(select);
+        self.push(" FROM setting WHERE run_id = run.id AND key_id = (SELECT id FROM setting_key WHERE name = ");
+        self.bind(key.join("."));
+        self.push("))");
     }
 
     fn field(&mut self, field: Field) {
@@ -545,11 +570,12 @@ impl<'a> Sql<'a> {
                 self.operand(operand);
                 self.push(")");
             }
-            Operand::Config(key) => {
-                self.push("(SELECT tree -> ");
-                self.bind(path(key));
-                self.push(" FROM config WHERE hash = run.config_hash)");
-            }
+            // A letter before what is no number tells what it is.
+            Operand::Config(key) => self.setting(
+                "(SELECT CASE WHEN type = 'text' THEN 't' || value WHEN type IN ('true', 'false', 'array') \
+                 THEN 'j' || iif(type = 'array', value, type) ELSE value END",
+                key,
+            ),
             Operand::Field(field) => self.field(*field),
         }
     }
@@ -574,11 +600,12 @@ fn read_cell(row: &sqlx::sqlite::SqliteRow, index: usize, column: &Operand) -> s
             }
         }
         (Operand::Metric { .. }, Json::String(_)) => Cell::Number(f64::NAN),
-        (Operand::Config(_), Json::String(text)) => match serde_json::from_str(&text).map_err(damaged)? {
-            Json::Null => Cell::Missing,
-            Json::String(text) => Cell::Text(text),
-            Json::Bool(value) => Cell::Bool(value),
-            other => Cell::Json(other),
+        (Operand::Config(_), Json::String(text)) => match text.strip_prefix('t') {
+            Some(text) => Cell::Text(text.to_owned()),
+            None => match serde_json::from_str(text.trim_start_matches('j')).map_err(damaged)? {
+                Json::Bool(value) => Cell::Bool(value),
+                other => Cell::Json(other),
+            },
         },
         (Operand::Field(Field::Tag), Json::String(text)) => Cell::List(serde_json::from_str(&text).map_err(damaged)?),
         (Operand::Field(Field::Archived), Json::Number(number)) => Cell::Bool(number.as_i64() == Some(1)),
@@ -593,11 +620,6 @@ fn read_cell(row: &sqlx::sqlite::SqliteRow, index: usize, column: &Operand) -> s
         (_, Json::String(text)) => Cell::Text(text),
         (_, other) => Cell::Json(other),
     })
-}
-
-/// `$."optimizer"."sgd"`. A name with a quote in it cannot be written so, and no setting has one.
-fn path(key: &[String]) -> String {
-    key.iter().fold("$".to_owned(), |path, part| path + ".\"" + &part.replace('"', "") + "\"")
 }
 
 /// A pattern of `like` as one of `GLOB`, which tells small from capital letters.
