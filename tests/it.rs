@@ -2,6 +2,7 @@
 
 mod it {
     mod bench;
+    mod bundle;
     mod classify;
     mod cli;
     mod compare;

@@ -12,8 +12,10 @@ mod device;
 mod diff;
 mod environment;
 mod eval;
+mod export;
 mod gc;
 mod human;
+mod import;
 mod listing;
 mod models;
 mod network;
@@ -106,6 +108,10 @@ enum Command {
     /// What ran: list, show, compare
     #[command(subcommand)]
     Runs(Runs),
+    /// Write a run into a file for other machines and programs
+    Export(export::Arguments),
+    /// Take over a run that `export --bundle` wrote
+    Import(import::Arguments),
     /// Ask the registry in SQL, read-only
     Sql(sql::Arguments),
     /// Remove what no run needs any more
@@ -183,6 +189,8 @@ impl Cli {
             Command::Runs(Runs::Note(arguments)) => annotate::note(arguments, &mut context),
             Command::Runs(Runs::Archive(arguments)) => annotate::archive(arguments, &mut context),
             Command::Runs(Runs::Unarchive(arguments)) => annotate::unarchive(arguments, &mut context),
+            Command::Export(arguments) => export::run(arguments, &mut context),
+            Command::Import(arguments) => import::run(arguments, &mut context),
             Command::Sql(arguments) => sql::run(arguments, &mut context),
             Command::Gc(arguments) => gc::run(arguments, &mut context),
             Command::Bench(bench) => bench::run(bench, &mut context),

@@ -1,6 +1,7 @@
 //! What people say of a run: tags, a group, a note, and whether it was put away.
 
 use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
 
 /// Characters of a tag and of a group.
 const MAX_NAME: usize = 100;
@@ -8,7 +9,8 @@ const MAX_NAME: usize = 100;
 const MAX_NOTE: usize = 10_000;
 
 /// What is said of a run from its start.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Annotations {
     /// Words by which runs are found again.
     pub tags: Vec<String>,

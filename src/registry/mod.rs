@@ -13,6 +13,7 @@
 pub mod annotations;
 pub mod blob;
 pub mod build;
+pub mod bundle;
 pub mod clock;
 pub mod code;
 mod filesystem;
@@ -22,6 +23,7 @@ mod keeper;
 pub mod lease;
 pub mod observer;
 pub mod process;
+pub mod record;
 pub mod run;
 pub mod secrets;
 pub mod spill;

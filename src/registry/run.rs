@@ -1,6 +1,6 @@
 //! What the registry knows of a run.
 
-use super::{Annotations, Code};
+use super::{Annotations, Build, Code};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -253,7 +253,7 @@ pub struct SourceFile {
 }
 
 /// As [`Build`](super::Build), read back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize, sqlx::FromRow)]
 pub struct BuildRecord {
     /// The package's version.
     pub version: String,
@@ -270,6 +270,20 @@ pub struct BuildRecord {
     /// sha256 of Cargo.lock.
     #[sqlx(rename = "lock_hash")]
     pub lock_sha256: String,
+}
+
+impl From<Build> for BuildRecord {
+    fn from(build: Build) -> Self {
+        BuildRecord {
+            version: build.version.to_owned(),
+            git_sha: build.git_sha.to_owned(),
+            dirty: build.dirty,
+            rustc: build.rustc.to_owned(),
+            target: build.target.to_owned(),
+            features: build.features.to_owned(),
+            lock_sha256: build.lock_sha256.to_owned(),
+        }
+    }
 }
 
 /// One process that worked on a run.

@@ -13,6 +13,7 @@ mod read;
 mod runs;
 mod samples;
 mod select;
+mod transfer;
 
 pub use agreement::{Agreement, Disagreement, ExactValue};
 pub use checkpoints::NewCheckpoint;

@@ -35,7 +35,7 @@ pub(super) fn json(folder: &Path, arguments: &[&str]) -> Value {
 
 #[test]
 fn every_command_teaches_by_example() {
-    let commands: [&[&str]; 29] = [
+    let commands: [&[&str]; 31] = [
         &[],
         &["run"],
         &["resume"],
@@ -56,6 +56,8 @@ fn every_command_teaches_by_example() {
         &["runs", "note"],
         &["runs", "archive"],
         &["runs", "unarchive"],
+        &["export"],
+        &["import"],
         &["sql"],
         &["gc"],
         &["bench"],

@@ -116,7 +116,7 @@ fn print(a: &RunDetail, b: &RunDetail, layers: &[Layer], agreement: &Agreement, 
         terminal.print(&format!("{} {verdict}", paint.heading.apply_to(format!("{:<12}", layer.layer))))?;
         rows(layer, &paint, terminal)?;
         for note in &layer.notes {
-            terminal.print(&format!("  {}", paint.dim.apply_to(note)))?;
+            terminal.print(&format!("  {}", paint.dim.apply_to(printable(note))))?;
         }
     }
     terminal.print(&format!("\n{}", conclusion(layers, agreement)))
@@ -183,10 +183,14 @@ fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) if is_hash(text) => short(text).to_owned(),
-        // A cell is one line.
-        Value::String(text) => text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect(),
+        Value::String(text) => printable(text),
         other => other.to_string(),
     }
+}
+
+/// On one line, whatever a file is called.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn is_hash(text: &str) -> bool {

@@ -142,7 +142,7 @@ async fn insert_points(connection: &mut SqliteConnection, run: &Working, points:
     Ok(mismatches)
 }
 
-async fn key_id(connection: &mut SqliteConnection, metric: &str) -> Tried<i64> {
+pub(super) async fn key_id(connection: &mut SqliteConnection, metric: &str) -> Tried<i64> {
     let known: Option<i64> = sqlx::query_scalar("SELECT id FROM metric_key WHERE name = ?")
         .bind(metric)
         .fetch_optional(&mut *connection)
@@ -212,7 +212,7 @@ async fn is_stored(connection: &mut SqliteConnection, run: &Working, key: i64, p
 }
 
 /// SQLite turns NaN into NULL and -0.0 into 0.0; the flag remembers.
-fn encode(value: f64) -> (Option<f64>, i64) {
+pub(super) fn encode(value: f64) -> (Option<f64>, i64) {
     match value {
         nan if nan.is_nan() => (None, 1),
         zero if zero == 0.0 && zero.is_sign_negative() => (Some(0.0), 2),

@@ -415,7 +415,7 @@ async fn detail(connection: &mut SqliteConnection, listing: &RunListing) -> Trie
 }
 
 /// A JSON column that a schema rule keeps valid.
-fn json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
+pub(super) fn json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
     serde_json::from_str(text).map_err(|error| Error::failed(format!("the registry holds damaged JSON: {error}")))
 }
 

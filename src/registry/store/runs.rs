@@ -2,6 +2,7 @@
 
 use super::{End, Fault, Store, Tried, annotations, signed};
 use crate::error::{Error, Result};
+use crate::registry::run::BuildRecord;
 use crate::registry::{Build, Code, NewRun, Process, RunState};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -44,7 +45,7 @@ impl Store {
     pub fn create_run(&mut self, uid: &str, run: &NewRun, start: &Start) -> Result<Working> {
         let now = self.clock.now_ms();
         let config = canonical(&run.config);
-        let (source, spec) = (files(&run.files), files(&run.spec_files));
+        let (source, spec) = (files(pairs(&run.files)), files(pairs(&run.spec_files)));
         let id = self.write(async |connection| -> Tried<i64> {
             sqlx::query("INSERT INTO experiment (name) VALUES (?) ON CONFLICT DO NOTHING")
                 .bind(&run.experiment)
@@ -62,7 +63,7 @@ impl Store {
                     .execute(&mut *connection)
                     .await?;
             }
-            let build = build_id(connection, &start.build).await?;
+            let build = build_id(connection, &start.build.into()).await?;
             let code = match &run.origin.code {
                 Some(code) => Some(code_hash(connection, code).await?),
                 None => None,
@@ -152,7 +153,7 @@ impl Store {
                 .bind(id)
                 .execute(&mut *connection)
                 .await?;
-            let build = build_id(connection, &start.build).await?;
+            let build = build_id(connection, &start.build.into()).await?;
             insert_attempt(connection, id, epoch + 1, start, build, from, now).await?;
             Ok((id, epoch + 1))
         })?;
@@ -190,26 +191,26 @@ pub(super) fn fenced_unless(ours: bool, run: &Working) -> Tried<()> {
     Err(Fault::Rule(Error::failed(message)))
 }
 
-async fn build_id(connection: &mut SqliteConnection, build: &Build) -> Tried<i64> {
+pub(super) async fn build_id(connection: &mut SqliteConnection, build: &BuildRecord) -> Tried<i64> {
     // The update that changes nothing makes RETURNING answer for a row that was there.
     let id = sqlx::query_scalar(
         "INSERT INTO build (version, git_sha, dirty, rustc, target, features, lock_hash) VALUES (?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT DO UPDATE SET version = version RETURNING id",
     )
-    .bind(build.version)
-    .bind(build.git_sha)
+    .bind(&build.version)
+    .bind(&build.git_sha)
     .bind(build.dirty)
-    .bind(build.rustc)
-    .bind(build.target)
-    .bind(build.features)
-    .bind(build.lock_sha256)
+    .bind(&build.rustc)
+    .bind(&build.target)
+    .bind(&build.features)
+    .bind(&build.lock_sha256)
     .fetch_one(connection)
     .await?;
     Ok(id)
 }
 
 /// Stores what git said, once, and returns its hash.
-async fn code_hash(connection: &mut SqliteConnection, code: &Code) -> Tried<Vec<u8>> {
+pub(super) async fn code_hash(connection: &mut SqliteConnection, code: &Code) -> Tried<Vec<u8>> {
     let hash = hash(&json!([code, code.patch]).to_string());
     sqlx::query("INSERT INTO code VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
         .bind(&hash)
@@ -274,11 +275,16 @@ pub(super) fn canonical(value: &Value) -> String {
     sorted(value).to_string()
 }
 
-fn files(files: &[(String, String)]) -> String {
-    let files: Vec<Value> = files.iter().map(|(name, text)| json!({"name": name, "text": text})).collect();
+fn pairs(files: &[(String, String)]) -> impl Iterator<Item = (&String, &String)> {
+    files.iter().map(|(name, text)| (name, text))
+}
+
+/// Source files as they are stored.
+pub(super) fn files<'a>(files: impl Iterator<Item = (&'a String, &'a String)>) -> String {
+    let files: Vec<Value> = files.map(|(name, text)| json!({"name": name, "text": text})).collect();
     Value::Array(files).to_string()
 }
 
-fn hash(text: &str) -> Vec<u8> {
+pub(super) fn hash(text: &str) -> Vec<u8> {
     Sha256::digest(text.as_bytes()).to_vec()
 }
