@@ -11,6 +11,7 @@ mod filesystems;
 mod power;
 mod scale;
 mod swarm;
+mod upkeep;
 
 use crate::it::cli::{json, stderr, stdout, zoo};
 use serde_json::Value;
