@@ -11,7 +11,7 @@ use resnet_zoo::registry::{Clock, RunState};
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -194,7 +194,7 @@ fn what_a_locked_registry_cannot_take_is_stored_later() {
     let output = run.wait_with_output().expect("ended");
     assert!(output.status.success(), "{}", stderr(&output));
     assert_eq!(outcome(&registry, "mixed"), whole);
-    assert!(!spill_exists(&registry), "stored, and removed");
+    assert!(spill_of(&registry).is_none(), "stored, and removed");
 
     // Locked to the end: the run says where the rest is, and `gc` stores it.
     let registry = toy.registry("locked_to_the_end");
@@ -211,7 +211,7 @@ fn what_a_locked_registry_cannot_take_is_stored_later() {
     assert_eq!(json(&registry, &["runs", "show", "mixed"]), before, "a dry run changes nothing");
     assert_eq!(json(&registry, &["gc"])["spills"], dry["spills"]);
     assert_eq!(outcome(&registry, "mixed"), whole);
-    assert!(!spill_exists(&registry), "stored, and removed");
+    assert!(spill_of(&registry).is_none(), "stored, and removed");
 
     // Killed while it is locked: whoever resumes the run stores what it had spilled.
     let registry = toy.registry("killed_while_locked");
@@ -220,11 +220,18 @@ fn what_a_locked_registry_cannot_take_is_stored_later() {
     run.kill().expect("killed, or ended");
     run.wait().expect("ended");
     drop(lock);
+    let spill = spill_of(&registry).expect("there is one");
+    let spilled = std::fs::read(&spill).expect("read");
     let output = zoo(&registry, &["resume", "mixed"]);
     // A run whose end was spilled is completed by that.
     assert!(output.status.success() || stderr(&output).contains("is completed"), "{}", stderr(&output));
-    assert!(!spill_exists(&registry), "stored, and removed");
+    assert!(spill_of(&registry).is_none(), "stored, and removed");
     assert_eq!(outcome(&registry, "mixed"), whole);
+    // Whoever stores it may die before the file is removed: a second time changes nothing.
+    let before = json(&registry, &["runs", "show", "mixed"]);
+    std::fs::write(&spill, spilled).expect("written");
+    assert_eq!(json(&registry, &["gc"])["spills"][0]["run"], before["id"]);
+    assert_eq!(json(&registry, &["runs", "show", "mixed"]), before);
     assert_sound(&registry);
     figure("spill", "locked past the time-out", "stored by the run itself, by gc and by resume; 0 differ");
 }
@@ -273,15 +280,15 @@ impl Lock {
     }
 }
 
-fn spill_exists(registry: &Path) -> bool {
-    std::fs::read_dir(registry)
-        .expect("a folder")
-        .any(|entry| entry.expect("one").path().join("metrics.spill").exists())
+fn spill_of(registry: &Path) -> Option<PathBuf> {
+    let files =
+        std::fs::read_dir(registry).expect("a folder").map(|entry| entry.expect("one").path().join("metrics.spill"));
+    files.into_iter().find(|file| file.exists())
 }
 
 fn wait_for_spill(registry: &Path) {
     let begun = Instant::now();
-    while !spill_exists(registry) {
+    while spill_of(registry).is_none() {
         assert!(begun.elapsed() < Duration::from_secs(120), "nothing is spilled");
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -1,9 +1,10 @@
 //! Runs of machines that are gone, weights that changed, and what killed processes leave lying around.
 
 use super::disk::crashed;
-use super::{Toy, outcome};
+use super::{Toy, assert_sound, outcome};
 use crate::it::cli::{binary, json, stderr, stdout, zoo};
 use crate::it::registry::{location, raw};
+use resnet_zoo::registry::blob::Blobs;
 use serde_json::{Value, json as value};
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -43,6 +44,25 @@ fn sigterm_waits_for_the_checkpoint_of_the_last_step() {
     let steps = run["steps"].as_u64().expect("a number");
     assert!(steps < 4000);
     assert_eq!((&run["checkpoints"][0]["step"], &run["checkpoints"][0]["role"]), (&value!(steps - 1), &value!("last")));
+}
+
+#[test]
+fn a_second_signal_ends_at_once_and_damages_nothing() {
+    let toy = Toy::new();
+    let registry = toy.registry("impatient");
+    let mut run = started(&toy, &registry, "plateau", &["--set", "steps=4000"]);
+    let twice = format!("kill -INT {0}; kill -INT {0}", run.id());
+    std::process::Command::new("sh").args(["-c", &twice]).status().expect("a program");
+    assert_eq!(run.wait().expect("ended").code(), Some(130));
+    let run = json(&registry, &["runs", "show", "plateau"]);
+    assert!(run["state"] == "INTERRUPTED" || run["state"] == "CRASHED", "{}", run["state"]);
+    for kept in run["checkpoints"].as_array().expect("a list") {
+        for key in ["weights_sha256", "state_sha256"] {
+            let blobs = Blobs::beside(location(&registry).database());
+            blobs.get(kept[key].as_str().expect("a hash")).expect("sound");
+        }
+    }
+    assert_sound(&registry);
 }
 
 #[test]
