@@ -9,5 +9,6 @@ pub mod error;
 pub mod experiment;
 #[cfg(feature = "registry")]
 pub mod registry;
+pub mod sweep;
 pub mod task;
 pub mod train;

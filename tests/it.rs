@@ -23,6 +23,7 @@ mod it {
     mod registry;
     mod rerun;
     mod resume;
+    mod sweep;
     mod tidy;
     mod tiny;
     mod toy;

@@ -2,7 +2,7 @@
 
 use super::{Context, specs};
 use crate::error::{Error, Result};
-use crate::experiment;
+use crate::{experiment, sweep};
 use resnet_codegen::diagnostic::Sources;
 use resnet_codegen::yaml::{self, Value};
 use serde::Serialize;
@@ -14,8 +14,9 @@ Examples:
   resnet-zoo check experiments/*.yaml                 experiments
   resnet-zoo check e.yaml --set optimizer.sgd.lr=0.1  an experiment with overrides
 
-A file that has `model`, `data`, `optimizer` or another key of experiments is read as one, all else as a spec.
-JSON: an array of {file, kind: \"spec\" | \"experiment\", ok, message}. Exit code 2 where a file is wrong.";
+A file that has `model`, `data`, `optimizer` or another key of experiments is read as one, with `experiment`,
+`parameters` or another key of sweeps as one of these, and all else as a spec.
+JSON: an array of {file, kind: \"spec\" | \"experiment\" | \"sweep\", ok, message}. Exit code 2 where a file is wrong.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -65,7 +66,16 @@ fn verdict(path: &Path, overrides: &[String], context: &Context) -> Verdict {
         Ok(text) => text,
         Err(message) => return Verdict { file, kind: "unknown", ok: false, message },
     };
-    if !overrides.is_empty() || is_experiment(path, &text) {
+    if overrides.is_empty() && says(path, &text, &SWEEP_KEYS) {
+        let result = sweep::plan(path);
+        let ok = result.is_ok();
+        let message = match result {
+            Ok(planned) => format!("a sound sweep: {}, {} trials", planned.sweep.name, planned.trials.len()),
+            Err(error) => error.to_string(),
+        };
+        return Verdict { file, kind: "sweep", ok, message };
+    }
+    if !overrides.is_empty() || says(path, &text, &EXPERIMENT_KEYS) {
         let result = experiment::load(path, overrides).map(|loaded| {
             let experiment = loaded.experiment;
             format!("a sound experiment: {} trains {}", experiment.name, experiment.model)
@@ -83,6 +93,8 @@ fn verdict(path: &Path, overrides: &[String], context: &Context) -> Verdict {
     Verdict { file, kind: "spec", ok, message }
 }
 
+/// Keys that only a sweep has.
+const SWEEP_KEYS: [&str; 5] = ["experiment", "parameters", "strategy", "seeds", "processes"];
 /// Keys that only an experiment has.
 const EXPERIMENT_KEYS: [&str; 23] = [
     "seed",
@@ -112,15 +124,14 @@ const EXPERIMENT_KEYS: [&str; 23] = [
 /// As many files as an experiment may extend.
 const MAX_EXTENDS: usize = 16;
 
-/// Whether the keys, of the file or of what it extends, are an experiment's. A file that is not YAML is reported as a
-/// spec would be.
-fn is_experiment(path: &Path, text: &str) -> bool {
+/// Whether a file, or what it extends, has one of these keys. A file that is not YAML is reported as a spec would be.
+fn says(path: &Path, text: &str, keys: &[&str]) -> bool {
     let (mut path, mut text) = (path.to_path_buf(), text.to_owned());
     for _ in 0..MAX_EXTENDS {
         let mut sources = Sources::default();
         let file = sources.add("", text);
         let Ok(Value::Map(entries)) = yaml::parse(&sources, file).map(|node| node.value) else { return false };
-        if entries.iter().any(|(key, _)| EXPERIMENT_KEYS.contains(&key.name.as_str())) {
+        if entries.iter().any(|(key, _)| keys.contains(&key.name.as_str())) {
             return true;
         }
         let extends = entries.into_iter().find(|(key, _)| key.name == "extends").map(|(_, node)| node.value);
@@ -138,7 +149,7 @@ mod tests {
 
     #[test]
     fn content_decides() {
-        let is = |text| is_experiment(Path::new("no/folder/x.yaml"), text);
+        let is = |text| says(Path::new("no/folder/x.yaml"), text, &EXPERIMENT_KEYS);
         assert!(is("name: x\nmodel: resnet34\n"));
         assert!(is("extends: base.yaml\nlabel_smoothing: 0\n"));
         assert!(!is("name: x\ndepths: [3, 4, 6, 3]\n"));
@@ -150,7 +161,8 @@ mod tests {
     fn what_is_extended_decides_too() {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("base.yaml"), "model: resnet34\n").expect("written");
-        assert!(is_experiment(&folder.path().join("x.yaml"), "extends: base.yaml\nname: x\n"));
-        assert!(!is_experiment(&folder.path().join("x.yaml"), "extends: x.yaml\n"));
+        let is = |text| says(&folder.path().join("x.yaml"), text, &EXPERIMENT_KEYS);
+        assert!(is("extends: base.yaml\nname: x\n"));
+        assert!(!is("extends: x.yaml\n"));
     }
 }

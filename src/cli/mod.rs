@@ -32,6 +32,7 @@ mod show;
 mod signals;
 mod specs;
 mod sql;
+mod sweep;
 mod table;
 mod tags;
 mod terminal;
@@ -93,6 +94,8 @@ enum Command {
     Resume(resume::Arguments),
     /// Run again what a run stored, and verify that it comes out the same
     Rerun(rerun::Arguments),
+    /// Run an experiment again and again with other values: grid, random, successive halving
+    Sweep(sweep::Arguments),
     /// List the architectures
     Models(models::Arguments),
     /// Show a model layer by layer, its generated code, or a run
@@ -173,6 +176,7 @@ impl Cli {
             Command::Run(arguments) => run::run(arguments, &mut context),
             Command::Resume(arguments) => resume::run(arguments, &mut context),
             Command::Rerun(arguments) => rerun::run(arguments, &mut context),
+            Command::Sweep(arguments) => sweep::run(arguments, &mut context),
             Command::Models(arguments) => models::run(arguments, &mut context),
             Command::Show(arguments) => show::run(arguments, &mut context),
             Command::Check(arguments) => check::run(arguments, &mut context),

@@ -72,7 +72,7 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
     let origin = Origin { rerun_of: Some(uid.clone()), ..origin(&loaded) };
     let new_run = new_run(name, &loaded, original.overrides.clone(), &task, origin)?;
     let again = uuid::Uuid::now_v7().to_string();
-    let run = Run { device, threads, profile: arguments.profile };
+    let run = Run { device, threads, pause: None, profile: arguments.profile };
     let result = run.train(&again, &new_run, &loaded.experiment, &task, context);
     if !arguments.verify || matches!(result, Err(Error::Interrupted { .. })) {
         return result;

@@ -3,7 +3,7 @@
 use super::session::Session;
 use super::{Context, device, tags};
 use crate::error::{Error, Result};
-use crate::experiment::Experiment;
+use crate::experiment::{Experiment, Length};
 use crate::registry::blob::Blobs;
 use crate::registry::lease::Lease;
 use crate::registry::run::{CheckpointRecord, RunDetail};
@@ -37,6 +37,9 @@ pub(super) struct Arguments {
     /// CPU threads; 0 means one for each core
     #[arg(long, default_value_t = 0, value_name = "N")]
     threads: usize,
+    /// Save and end after the first evaluation at or after so many steps or epochs of the run
+    #[arg(long, value_name = "epochs=N|steps=N", value_parser = super::run::length)]
+    pause_after: Option<Length>,
     /// Say at the end where the time went
     #[arg(long)]
     profile: bool,
@@ -99,6 +102,7 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
         resume: found.checkpoint,
         warnings: found.warnings,
         exact,
+        pause: arguments.pause_after,
         profile: arguments.profile,
     }
     .train(&task, recorder, context)

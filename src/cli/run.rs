@@ -4,7 +4,7 @@ use super::session::Session;
 use super::{Context, device, environment, models, tags};
 use crate::data::sample_list;
 use crate::error::Result;
-use crate::experiment::{self, Experiment, Loaded};
+use crate::experiment::{self, Experiment, Length, Loaded};
 use crate::registry::run::Origin;
 use crate::registry::store::Start;
 use crate::registry::{Annotations, Build, Code, NewRun, Process, Recorder};
@@ -58,9 +58,23 @@ pub(super) struct Arguments {
     /// CPU threads; 0 means one for each core
     #[arg(long, default_value_t = 0, value_name = "N")]
     threads: usize,
+    /// Save and end after the first evaluation at or after so many steps or epochs; `resume` goes on
+    #[arg(long, value_name = "epochs=N|steps=N", value_parser = length)]
+    pause_after: Option<Length>,
     /// Say at the end where the time went
     #[arg(long)]
     profile: bool,
+}
+
+/// Reads `epochs=2` or `steps=100`.
+pub(super) fn length(text: &str) -> std::result::Result<Length, String> {
+    let number = |digits: &str| digits.parse().ok().filter(|number| *number > 0);
+    let read = match text.split_once('=') {
+        Some(("epochs", digits)) => number(digits).map(Length::Epochs),
+        Some(("steps", digits)) => number(digits).map(Length::Steps),
+        _ => None,
+    };
+    read.ok_or_else(|| "write epochs=N or steps=N, with a number above 0".to_owned())
 }
 
 pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
@@ -74,7 +88,8 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
     let threads = device::set_threads(arguments.threads)?;
     let task = Classify::new(&loaded.experiment, &device, Some(&mut tags::fetch))?;
     let name = arguments.name.clone().unwrap_or_else(|| loaded.experiment.name.clone());
-    let (run, origin) = (Run { device, threads, profile: arguments.profile }, origin(&loaded));
+    let (run, origin) =
+        (Run { device, threads, pause: arguments.pause_after, profile: arguments.profile }, origin(&loaded));
     let new_run = NewRun { annotations, ..new_run(name, &loaded, overrides, &task, origin)? };
     run.train(&uuid::Uuid::now_v7().to_string(), &new_run, &loaded.experiment, &task, context)
 }
@@ -123,6 +138,7 @@ fn written_files(loaded: &Loaded) -> impl Iterator<Item = &Source> {
 pub(super) struct Run {
     pub device: Device,
     pub threads: usize,
+    pub pause: Option<Length>,
     pub profile: bool,
 }
 
@@ -160,7 +176,7 @@ impl Run {
         if let Some(code) = &new_run.origin.code {
             context.say(&format!("code: {}", code.summary()))?;
         }
-        Session { experiment, resume: None, warnings, exact: true, profile: self.profile }
+        Session { experiment, resume: None, warnings, exact: true, pause: self.pause, profile: self.profile }
             .train(task, recorder, context)
     }
 }

@@ -6,7 +6,7 @@ use super::table::{Align, Table};
 use super::terminal::SIGPIPE;
 use super::{Context, human, signals};
 use crate::error::{Error, Result};
-use crate::experiment::Experiment;
+use crate::experiment::{Experiment, Length};
 use crate::registry::blob::Blobs;
 use crate::registry::run::RunDetail;
 use crate::registry::store::short_id;
@@ -29,6 +29,8 @@ pub(super) struct Session<'a> {
     pub warnings: Vec<String>,
     /// Whether the same build on the same processor must reproduce the run's past bit for bit.
     pub exact: bool,
+    /// After how much of it to save and end.
+    pub pause: Option<Length>,
     /// Whether to say at the end where the time went.
     pub profile: bool,
 }
@@ -42,6 +44,9 @@ struct Both<'a> {
     signal: Arc<AtomicUsize>,
     /// What the loop asks after each event.
     stop: &'a AtomicI32,
+    pause: Option<Length>,
+    /// Steps of the whole run and of an epoch, as it began.
+    course: (u64, u64),
 }
 
 impl Observer for Both<'_> {
@@ -52,11 +57,31 @@ impl Observer for Both<'_> {
             self.recorder.observe(event)?;
             self.recorder.kept().iter().try_for_each(|checkpoint| self.progress.kept(checkpoint))?;
             self.progress.observe(event)
-        })
+        })?;
+        match *event {
+            Event::Started { steps, steps_per_epoch, .. } => self.course = (steps, steps_per_epoch),
+            Event::Evaluated { step, .. } if self.is_pause(step + 1) => self.stop.store(PAUSE, Ordering::Relaxed),
+            _ => {}
+        }
+        Ok(())
     }
 }
 
+/// What the loop is told where nothing but the pause came.
+const PAUSE: i32 = SIGTERM;
+
 impl Both<'_> {
+    /// Whether the run ends here for now: not where it ends anyway.
+    fn is_pause(&self, steps: u64) -> bool {
+        let (whole, steps_per_epoch) = self.course;
+        let pause = match self.pause {
+            Some(Length::Steps(steps)) => steps,
+            Some(Length::Epochs(epochs)) => epochs.saturating_mul(steps_per_epoch),
+            None => u64::MAX,
+        };
+        (pause..whole).contains(&steps)
+    }
+
     /// Waits for the checkpoint that is being written.
     fn settle(&mut self) -> Result<()> {
         self.recorder.settle()?;
@@ -72,7 +97,9 @@ impl Session<'_> {
         let mut profile = Profile::new();
         let train = || {
             let progress = Progress::new(&mut context.terminal, context.json);
-            let mut both = Both { recorder: &mut recorder, progress, profile: &mut profile, signal, stop: &stop };
+            let (pause, course, signal) = (self.pause, (0, 0), Arc::clone(&signal));
+            let mut both =
+                Both { recorder: &mut recorder, progress, profile: &mut profile, signal, stop: &stop, pause, course };
             let result = self
                 .warnings
                 .iter()
@@ -85,7 +112,9 @@ impl Session<'_> {
             }
         };
         let (result, work) = if self.profile { collect(train) } else { (train(), Vec::new()) };
+        let paused = matches!(result, Err(Error::Interrupted { signal: PAUSE })) && signal.load(Ordering::Relaxed) == 0;
         let (state, reason) = match &result {
+            _ if paused => (RunState::Interrupted, Some("paused, as asked".to_owned())),
             Ok(outcome) if outcome.stopped_early => {
                 (RunState::Completed, Some("stopped early: the metric no longer got better".to_owned()))
             }
@@ -104,7 +133,7 @@ impl Session<'_> {
                 if !matches!(error, Error::Interrupted { signal: SIGPIPE }) {
                     conclude(&uid, context)?;
                 }
-                Err(error)
+                if paused { Ok(()) } else { Err(error) }
             }
             (Ok(_), Err(error)) => Err(error),
             (Ok(_), Ok(mismatches)) => {

@@ -12,7 +12,9 @@ use zoo::params::NormPolicy;
 use zoo::weights::{Adapt, Inflate};
 use zoo::{Interpolation, ModelCard, Preprocess};
 
-const METRICS: [&str; 6] = ["val.loss", "val.top1", "val.top5", "val_ema.loss", "val_ema.top1", "val_ema.top5"];
+/// What an evaluation measures.
+pub(crate) const METRICS: [&str; 6] =
+    ["val.loss", "val.top1", "val.top5", "val_ema.loss", "val_ema.top1", "val_ema.top5"];
 const MODES: [(&str, Mode); 2] = [("min", Mode::Min), ("max", Mode::Max)];
 const MAX_LENGTH: u64 = 1_000_000_000;
 
@@ -149,11 +151,17 @@ fn experiment(root: &Node, d: &mut Diagnostics) -> Option<Experiment> {
     })
 }
 
-/// A name becomes a folder and a row: letters, digits, `_`, `-` and `.`.
-fn name(node: &Node, d: &mut Diagnostics) -> Option<String> {
-    let name = node.text("`name`", d)?;
+/// Whether a text can be a name, which becomes a folder and a row: 1 to 100 letters, digits, `_`, `-` or `.`, and
+/// neither of the last two at first.
+pub fn is_name(text: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
-    if name.is_empty() || name.len() > 100 || !name.chars().all(fits) || name.starts_with(['.', '-']) {
+    !text.is_empty() && text.len() <= 100 && text.chars().all(fits) && !text.starts_with(['.', '-'])
+}
+
+/// A name.
+pub(crate) fn name(node: &Node, d: &mut Diagnostics) -> Option<String> {
+    let name = node.text("`name`", d)?;
+    if !is_name(name) {
         d.error(
             node.span,
             "`name` is 1 to 100 letters, digits, `_`, `-` or `.`, and starts with neither of the last two",

@@ -12,12 +12,14 @@ mod check;
 mod options;
 mod written;
 
+pub use check::is_name;
+pub(crate) use check::{METRICS, name};
 pub use options::*;
 
 use crate::data::options::{Batchwise, DataOptions, LoaderOptions};
 use crate::error::{Error, Result};
 use resnet_codegen::diagnostic::Sources;
-use resnet_codegen::yaml::{self, Value};
+use resnet_codegen::yaml::{self, Node, Value};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -126,6 +128,14 @@ fn read(path: &Path, files: written::Files<'_>, overrides: &[String]) -> Result<
     Ok(Loaded { experiment, sources, provenance })
 }
 
+/// Reads a YAML file with what it extends, as an experiment is read.
+///
+/// # Errors
+/// [`Error::Input`] for a file that cannot be read or is not YAML.
+pub(crate) fn read_tree(path: &Path, sources: &mut Sources) -> Result<Node> {
+    written::read(path, written::Files::Disk, &[], sources)
+}
+
 impl Experiment {
     /// The one text of this experiment: JSON with sorted keys and shortest floats.
     pub fn canonical(&self) -> String {
@@ -183,7 +193,8 @@ impl Experiment {
     }
 }
 
-fn json(value: Value) -> serde_json::Value {
+/// A value of a file as JSON, which is YAML too.
+pub(crate) fn json(value: Value) -> serde_json::Value {
     match value {
         Value::Null => serde_json::Value::Null,
         Value::Bool(value) => value.into(),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// The right to work on a run, held as long as this lives.
 #[derive(Debug)]
-pub struct Lease(#[expect(dead_code, reason = "closing the file releases the lock")] File);
+pub struct Lease(File);
 
 impl Lease {
     /// Takes the lease of the run whose folder this is, or says that another process has it.
@@ -34,6 +34,14 @@ impl Lease {
                 Err(_) => return Err(Error::input("another process works on this run; wait for it or stop it")),
             }
         }
+    }
+
+    /// The lock's file once more, for a child process to hold: the lease is free when both are gone.
+    ///
+    /// # Errors
+    /// Where the process has too many files open.
+    pub fn share(&self) -> Result<File> {
+        self.0.try_clone().map_err(|error| Error::failed(format!("cannot share a lock: {error}")))
     }
 
     /// Whether a process of this host holds the lease.

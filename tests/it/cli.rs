@@ -35,10 +35,11 @@ pub(super) fn json(folder: &Path, arguments: &[&str]) -> Value {
 
 #[test]
 fn every_command_teaches_by_example() {
-    let commands: [&[&str]; 31] = [
+    let commands: [&[&str]; 32] = [
         &[],
         &["run"],
         &["resume"],
+        &["sweep"],
         &["rerun"],
         &["models"],
         &["show"],
