@@ -232,9 +232,9 @@ fn space(key: &str, node: &Node, d: &mut Diagnostics) -> Option<Space> {
         let (low, high) = (low?, high?);
         return ordered(low < high, d).then_some(Space::Int(low, high));
     }
-    let least = if variant.word == "log_uniform" { f64::MIN_POSITIVE } else { -1e300 };
+    let least = if variant.word == "log_uniform" { 1e-12 } else { -1e12 };
     let number =
-        |node: &Node, d: &mut Diagnostics| node.number(&format!("an end of `{}`", variant.word), least..=1e300, d);
+        |node: &Node, d: &mut Diagnostics| node.number(&format!("an end of `{}`", variant.word), least..=1e12, d);
     let (low, high) = (number(low, d), number(high, d));
     let (low, high) = (low?, high?);
     let space = if variant.word == "uniform" { Space::Uniform(low, high) } else { Space::LogUniform(low, high) };

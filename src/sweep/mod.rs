@@ -245,7 +245,7 @@ mod tests {
         let cases = [
             (
                 "parameters: {optimizer.sgd.lr: {log_uniform: [0, 1]}}\nstrategy: {random: {trials: 2}}\n",
-                "sweep.yaml:3:46",
+                "sweep.yaml:3:47",
             ),
             ("parameters: {optimizer.sgd.lr: {log_uniform: [0.1, 1]}}\n", "a grid needs a list of values"),
             ("parameters: {optimizer.sgd.lr: {log_unifrm: [0.1, 1]}}\n", "did you mean `log_uniform`?"),
