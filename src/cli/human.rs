@@ -70,6 +70,8 @@ pub(super) fn timestamp(ms: i64) -> String {
 pub(super) fn metric(name: &str, value: Option<f64>) -> String {
     match value {
         None => "-".to_owned(),
+        Some(value) if name == "system.rss_bytes" => bytes(value as u64),
+        Some(value) if name == "system.cpu_percent" => format!("{value:.0} %"),
         Some(value) if is_rate(name) => percent(value),
         Some(value) if value != 0.0 && !(1e-3..1e5).contains(&value.abs()) => format!("{value:.3e}"),
         Some(value) => format!("{value:.4}"),
@@ -91,7 +93,7 @@ pub(super) fn difference(name: &str, value: Option<f64>) -> String {
 
 /// Whether a metric lies between 0 and 1.
 pub(super) fn is_rate(name: &str) -> bool {
-    name.rsplit('.').next().is_some_and(|name| name.starts_with("top"))
+    name == "system.data_wait" || name.rsplit('.').next().is_some_and(|name| name.starts_with("top"))
 }
 
 #[cfg(test)]
@@ -118,5 +120,8 @@ mod tests {
         assert_eq!(metric("train.loss", Some(2.7e21)), "2.700e21");
         assert_eq!(metric("val.loss", Some(f64::NAN)), "NaN");
         assert_eq!(metric("val.loss", None), "-");
+        assert_eq!(metric("system.rss_bytes", Some(412_000_000.)), "412.0 MB");
+        assert_eq!(metric("system.cpu_percent", Some(193.4)), "193 %");
+        assert_eq!(metric("system.data_wait", Some(0.031)), "3.10 %");
     }
 }

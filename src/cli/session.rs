@@ -8,7 +8,7 @@ use super::{Context, human, signals};
 use crate::error::{Error, Result};
 use crate::experiment::{Experiment, Length};
 use crate::registry::blob::Blobs;
-use crate::registry::run::RunDetail;
+use crate::registry::run::{RunDetail, is_measured};
 use crate::registry::store::short_id;
 use crate::registry::{Recorder, RunState};
 use crate::train::event::{Event, Observer};
@@ -93,6 +93,7 @@ impl Session<'_> {
     /// Trains to the end, records how it ended, and says so.
     pub fn train<T: Task>(self, task: &T, mut recorder: Recorder, context: &mut Context) -> Result<()> {
         let uid = recorder.uid().to_owned();
+        recorder.watch_system()?;
         let (signal, stop) = (signals::listen()?, AtomicI32::new(0));
         let mut profile = Profile::new();
         let train = || {
@@ -183,7 +184,8 @@ fn print(detail: &RunDetail, context: &mut Context) -> Result<()> {
     let columns =
         [("metric", Align::Left), ("last", Align::Right), ("best", Align::Right), ("best at step", Align::Right)];
     let mut table = Table::new(&columns, &context.terminal);
-    for (name, summary) in listing.metrics.iter().filter(|(name, _)| !name.starts_with("optim.")) {
+    for (name, summary) in listing.metrics.iter().filter(|(name, _)| !name.starts_with("optim.") && !is_measured(name))
+    {
         table.row([
             name.clone(),
             human::metric(name, summary.last),

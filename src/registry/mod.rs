@@ -28,6 +28,7 @@ pub mod run;
 pub mod secrets;
 pub mod spill;
 pub mod store;
+mod system;
 mod writer;
 
 pub use annotations::Annotations;

@@ -4,6 +4,7 @@ use super::keeper::{Job, Keeper, Trouble};
 use super::lease::Lease;
 use super::run::{CheckpointRecord, NewRun, Point, RunState};
 use super::store::{NewCheckpoint, Start, Store, Working};
+use super::system::Sampler;
 use super::writer::{Message, Writer};
 use crate::error::{Error, Result};
 use crate::train::event::{Event, Observer};
@@ -19,6 +20,7 @@ pub struct Recorder {
     /// The hash chain over all points so far.
     digest: [u8; 32],
     uid: String,
+    sampler: Option<Sampler>,
     #[expect(dead_code, reason = "held as long as the run is worked on")]
     lease: Lease,
 }
@@ -54,7 +56,16 @@ impl Recorder {
         let (uid, blobs) = (run.uid.clone(), store.blobs().clone());
         let writer = Writer::start(store, run, digest)?;
         let keeper = Keeper::start(blobs, &writer)?;
-        Ok(Recorder { writer, keeper, digest, uid, lease })
+        Ok(Recorder { writer, keeper, digest, uid, sampler: None, lease })
+    }
+
+    /// Records what this process takes of its machine, as `system.*`, from now on.
+    ///
+    /// # Errors
+    /// Where no thread can be started.
+    pub fn watch_system(&mut self) -> Result<()> {
+        self.sampler = Some(Sampler::start(self.writer.sender())?);
+        Ok(())
     }
 
     /// The run's id.
@@ -82,6 +93,9 @@ impl Recorder {
     /// # Errors
     /// Where the registry cannot be written.
     pub fn end(mut self, state: RunState, reason: Option<String>) -> Result<u64> {
+        if let Some(sampler) = self.sampler.take() {
+            sampler.end();
+        }
         match self.keeper.end() {
             Ok(()) => self.writer.end(state, reason),
             Err(Trouble::Failed(error)) => Err(error),
@@ -127,6 +141,9 @@ impl Observer for Recorder {
             }))),
             Event::Step { step, samples, metrics, seconds: (seconds, data_seconds), .. } => {
                 self.points(step, metrics)?;
+                if let Some(sampler) = &self.sampler {
+                    sampler.stepped(step, samples, seconds, data_seconds);
+                }
                 self.writer.send(Message::Trained { samples, seconds, data_seconds })
             }
             Event::Evaluating { .. } => Ok(()),

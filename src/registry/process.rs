@@ -33,6 +33,41 @@ impl Process {
     }
 }
 
+/// What this process has taken so far.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Usage {
+    /// Seconds of all its threads.
+    pub cpu_seconds: f64,
+    /// Bytes of memory that it has now.
+    pub rss_bytes: u64,
+}
+
+/// The unit of times in /proc, on every architecture that Linux has: a hundredth of a second.
+const TICKS_PER_SECOND: f64 = 100.;
+
+impl Usage {
+    /// As Linux tells it; `None` elsewhere.
+    pub fn current() -> Option<Self> {
+        let ticks = cpu_ticks(&read("/proc/self/stat"))?;
+        Some(Usage {
+            cpu_seconds: ticks as f64 / TICKS_PER_SECOND,
+            rss_bytes: resident_bytes(&read("/proc/self/status"))?,
+        })
+    }
+}
+
+/// Fields 14 and 15 of proc(5)'s stat: time in the program and in the kernel.
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut next = || fields.next()?.parse::<u64>().ok();
+    Some(next()? + next()?)
+}
+
+fn resident_bytes(status: &str) -> Option<u64> {
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    kib.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| 1024 * kib)
+}
+
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default().trim().to_owned()
 }
@@ -59,5 +94,8 @@ mod tests {
         );
         assert_eq!(model_name("processor : 0\nmodel name\t: Some CPU @ 2 GHz\n"), Some("Some CPU @ 2 GHz"));
         assert_eq!(start_ticks(""), None);
+        assert_eq!(cpu_ticks("7 (a) b) S 1 7 7 0 -1 4194560 1 2 3 4 50 6 7 8 20 0 1 0 987654 4096 1 18446"), Some(56));
+        assert_eq!(resident_bytes("VmHWM:\t  9 kB\nVmRSS:\t  38344 kB\n"), Some(39_264_256));
+        assert_eq!((cpu_ticks("7 (x) S 1"), resident_bytes("VmRSS: many")), (None, None));
     }
 }

@@ -125,6 +125,11 @@ pub struct Point {
     pub value: f64,
 }
 
+/// Whether a metric is what a clock or the machine says, so that no replay reproduces it: `system.*`.
+pub fn is_measured(metric: &str) -> bool {
+    metric.starts_with("system.")
+}
+
 /// A metric of a run in three numbers. What is not finite is `null` in JSON.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MetricSummary {

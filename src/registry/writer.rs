@@ -21,6 +21,8 @@ pub(super) enum Message {
     Plan(Value),
     /// Points, and the hash chain that they end.
     Points(Vec<Point>, [u8; 32]),
+    /// Points that no replay reproduces, and that are no part of the hash chain.
+    Measured(Vec<Point>),
     Warning {
         step: u64,
         message: String,
@@ -130,6 +132,7 @@ impl Worker {
                     self.batch.metric_digest = Some(digest);
                     is_due |= self.batch.points.len() >= FLUSH_POINTS;
                 }
+                Some(Message::Measured(points)) => self.batch.points.extend(points),
                 Some(Message::Warning { step, message }) => self.batch.warnings.push((step, message)),
                 Some(Message::Trained { samples, seconds, data_seconds }) => {
                     self.batch.samples += samples as u64;

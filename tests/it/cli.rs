@@ -179,6 +179,11 @@ fn a_run_is_trained_recorded_measured_and_used() {
 
     let run = &json(folder.path(), &["runs", "ls"])[0];
     assert_eq!((run["name"].as_str(), run["model"].as_str()), (Some("first"), Some("cifar_resnet20")));
+    let system = |name: &str| run["metrics"][name]["last"].as_f64();
+    assert!(system("system.samples_per_s").is_some_and(|speed| speed > 0.), "{run}");
+    assert!(system("system.data_wait").is_some_and(|part| (0.0..=1.0).contains(&part)), "{run}");
+    #[cfg(target_os = "linux")]
+    assert!(system("system.rss_bytes") > Some(1e6) && system("system.cpu_percent") >= Some(0.), "{run}");
     assert_eq!((run["seed"].as_u64(), run["state"].as_str()), (Some(3), Some("COMPLETED")));
     let top1 = &run["metrics"]["val.top1"];
     assert!((0.0..=1.0).contains(&top1["best"].as_f64().expect("a rate")), "{top1}");

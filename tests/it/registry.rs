@@ -222,6 +222,27 @@ fn a_resume_that_does_not_reproduce_its_past_is_noted() {
 }
 
 #[test]
+fn what_the_machine_says_is_not_compared() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut store = store(folder.path());
+    for number in 1..=2 {
+        let run = store.create_run(&uid(number), &new_run(&format!("run-{number}")), &start()).expect("created");
+        let point = |metric: &str, value| Point { metric: metric.to_owned(), step: 0, value };
+        for bytes in [f64::from(number), 9.0] {
+            let points = vec![point("train.loss", 1.0), point("system.rss_bytes", bytes)];
+            let batch = Batch { points, ..Batch::default() };
+            assert_eq!(store.flush(&run, &batch).expect("written"), 0, "a replay takes other memory");
+        }
+    }
+    let mut reader = reader(folder.path());
+    let (a, b) = (reader.find("run-1").expect("found"), reader.find("run-2").expect("found"));
+    let agreement = reader.agreement(&a, &b).expect("compared");
+    assert_eq!((agreement.values, agreement.different), (1, 0), "the loss alone");
+    let bytes = &a.metrics["system.rss_bytes"];
+    assert_eq!((bytes.last, bytes.best), (Some(1.0), None), "the first value stays, and none is better");
+}
+
+#[test]
 fn many_writers_lose_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     std::thread::scope(|scope| {

@@ -6,7 +6,7 @@ use crate::cli::{Context, human};
 use crate::compare::{Estimate, Method};
 use crate::error::Result;
 use crate::registry::RunState;
-use crate::registry::run::RunDetail;
+use crate::registry::run::{RunDetail, is_measured};
 
 impl Comparison {
     pub(super) fn print(&self, context: &mut Context) -> Result<()> {
@@ -62,7 +62,7 @@ impl Comparison {
             states.dedup();
             states.join(", ")
         }));
-        for name in self.metrics().into_iter().filter(|name| !name.starts_with("system.")) {
+        for name in self.metrics().into_iter().filter(|name| !is_measured(name)) {
             let cell =
                 |unit: usize, which| spread(name, &self.values(unit, name, which), self.estimate(unit, name, which));
             let mut row = |title: String, which| {

@@ -55,9 +55,11 @@ struct Row {
 
 /// All (metric, step) of either run up to step `?3`; at that step itself only what both have.
 const PAIRS: &str = "
-WITH pair AS (
-    SELECT key_id, step FROM metric WHERE run_id = ?1 AND step <= ?3
-    UNION SELECT key_id, step FROM metric WHERE run_id = ?2 AND step <= ?3
+WITH measured AS (
+    SELECT id FROM metric_key WHERE name GLOB 'system.*'
+), pair AS (
+    SELECT key_id, step FROM metric WHERE run_id = ?1 AND step <= ?3 AND key_id NOT IN (SELECT id FROM measured)
+    UNION SELECT key_id, step FROM metric WHERE run_id = ?2 AND step <= ?3 AND key_id NOT IN (SELECT id FROM measured)
 ), compared AS (
     SELECT metric_key.name, pair.key_id, pair.step, a.value AS a_value, a.flag AS a_flag, b.value AS b_value, b.flag AS b_flag,
         a.flag IS NOT b.flag OR a.value IS NOT b.value AS differs

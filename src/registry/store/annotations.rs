@@ -4,6 +4,7 @@ use super::{Page, Store, Tried};
 use crate::error::Result;
 use crate::registry::annotations::{Annotations, Change};
 use sqlx::SqliteConnection;
+use std::collections::BTreeSet;
 
 impl Store {
     /// Changes what is said of the runs of a page, in one transaction. Returns how many of them changed.
@@ -11,14 +12,8 @@ impl Store {
     /// # Errors
     /// Where the registry cannot be written. Then nothing changed.
     pub fn annotate(&mut self, page: &Page, change: &Change) -> Result<usize> {
-        let now = self.clock.now_ms();
-        self.write(async |connection| -> Tried<usize> {
-            let mut changed = 0;
-            for id in page.ids() {
-                changed += usize::from(apply(connection, *id, change, now).await?);
-            }
-            Ok(changed)
-        })
+        let (ids, now) = (page.ids_json(), self.clock.now_ms());
+        self.write(async |connection| Ok(apply(connection, &ids, change, now).await?.len()))
     }
 }
 
@@ -30,61 +25,75 @@ pub(super) async fn insert(connection: &mut SqliteConnection, run: i64, said: &A
         note: said.note.clone().map(Some),
         ..Change::default()
     };
-    apply(connection, run, &change, 0).await?;
+    apply(connection, &format!("[{run}]"), &change, 0).await?;
     Ok(())
 }
 
-/// Changes what is said of one run; says whether anything did change.
-async fn apply(connection: &mut SqliteConnection, run: i64, change: &Change, now: i64) -> Tried<bool> {
-    let mut rows = 0;
+/// Changes what is said of the runs with these ids, a JSON array; says which of them it did change.
+async fn apply(connection: &mut SqliteConnection, ids: &str, change: &Change, now: i64) -> Tried<BTreeSet<i64>> {
+    let mut changed = BTreeSet::new();
     for tag in &change.add_tags {
-        let added = sqlx::query("INSERT INTO tag (run_id, name) VALUES (?, ?) ON CONFLICT DO NOTHING")
-            .bind(run)
-            .bind(tag)
-            .execute(&mut *connection)
-            .await?;
-        rows += added.rows_affected();
+        let rows: Vec<i64> = sqlx::query_scalar(
+            "INSERT INTO tag (run_id, name) SELECT value, ?2 FROM json_each(?1) WHERE TRUE
+             ON CONFLICT DO NOTHING RETURNING run_id",
+        )
+        .bind(ids)
+        .bind(tag)
+        .fetch_all(&mut *connection)
+        .await?;
+        changed.extend(rows);
     }
     for tag in &change.remove_tags {
-        let removed = sqlx::query("DELETE FROM tag WHERE run_id = ? AND name = ?")
-            .bind(run)
-            .bind(tag)
-            .execute(&mut *connection)
-            .await?;
-        rows += removed.rows_affected();
+        let rows: Vec<i64> = sqlx::query_scalar(
+            "DELETE FROM tag WHERE name = ?2 AND run_id IN (SELECT value FROM json_each(?1)) RETURNING run_id",
+        )
+        .bind(ids)
+        .bind(tag)
+        .fetch_all(&mut *connection)
+        .await?;
+        changed.extend(rows);
     }
     if change.group.is_some() || change.note.is_some() || change.archived.is_some() {
-        sqlx::query("INSERT INTO annotation (run_id) VALUES (?) ON CONFLICT DO NOTHING")
-            .bind(run)
-            .execute(&mut *connection)
-            .await?;
+        sqlx::query(
+            "INSERT INTO annotation (run_id) SELECT value FROM json_each(?1) WHERE TRUE ON CONFLICT DO NOTHING",
+        )
+        .bind(ids)
+        .execute(&mut *connection)
+        .await?;
     }
     if let Some(group) = &change.group {
-        let set = sqlx::query("UPDATE annotation SET run_group = ?2 WHERE run_id = ?1 AND run_group IS NOT ?2")
-            .bind(run)
-            .bind(group)
-            .execute(&mut *connection)
-            .await?;
-        rows += set.rows_affected();
+        let rows: Vec<i64> = sqlx::query_scalar(
+            "UPDATE annotation SET run_group = ?2
+             WHERE run_id IN (SELECT value FROM json_each(?1)) AND run_group IS NOT ?2 RETURNING run_id",
+        )
+        .bind(ids)
+        .bind(group)
+        .fetch_all(&mut *connection)
+        .await?;
+        changed.extend(rows);
     }
     if let Some(note) = &change.note {
-        let set = sqlx::query("UPDATE annotation SET note = ?2 WHERE run_id = ?1 AND note IS NOT ?2")
-            .bind(run)
-            .bind(note)
-            .execute(&mut *connection)
-            .await?;
-        rows += set.rows_affected();
+        let rows: Vec<i64> = sqlx::query_scalar(
+            "UPDATE annotation SET note = ?2
+             WHERE run_id IN (SELECT value FROM json_each(?1)) AND note IS NOT ?2 RETURNING run_id",
+        )
+        .bind(ids)
+        .bind(note)
+        .fetch_all(&mut *connection)
+        .await?;
+        changed.extend(rows);
     }
     if let Some(archived) = change.archived {
-        let set = sqlx::query(
-            "UPDATE annotation SET archived_ms = iif(?2, ?3, NULL) WHERE run_id = ?1 AND (archived_ms IS NOT NULL) <> ?2",
+        let rows: Vec<i64> = sqlx::query_scalar(
+            "UPDATE annotation SET archived_ms = iif(?2, ?3, NULL)
+             WHERE run_id IN (SELECT value FROM json_each(?1)) AND (archived_ms IS NOT NULL) <> ?2 RETURNING run_id",
         )
-        .bind(run)
+        .bind(ids)
         .bind(archived)
         .bind(now)
-        .execute(connection)
+        .fetch_all(connection)
         .await?;
-        rows += set.rows_affected();
+        changed.extend(rows);
     }
-    Ok(rows > 0)
+    Ok(changed)
 }

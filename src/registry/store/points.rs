@@ -5,7 +5,7 @@ use super::runs::{Working, fenced_unless};
 use super::{Store, Tried, step_number};
 use crate::error::Result;
 use crate::registry::RunState;
-use crate::registry::run::Point;
+use crate::registry::run::{Point, is_measured};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, SqliteConnection};
@@ -135,7 +135,7 @@ async fn insert_points(connection: &mut SqliteConnection, run: &Working, points:
         if insert(connection, run, &keys, points).await? == points.len() as u64 {
             continue;
         }
-        for point in points {
+        for point in points.iter().filter(|point| !is_measured(&point.metric)) {
             mismatches += u64::from(!is_stored(connection, run, keys[point.metric.as_str()], point).await?);
         }
     }
@@ -161,7 +161,7 @@ pub(super) async fn key_id(connection: &mut SqliteConnection, metric: &str) -> T
 fn goal(metric: &str) -> Option<&'static str> {
     let (group, name) = metric.split_once('.')?;
     match name {
-        _ if group == "optim" => None,
+        _ if group == "optim" || is_measured(metric) => None,
         "loss" => Some("min"),
         _ => Some("max"),
     }
