@@ -105,6 +105,18 @@ fn the_same_seed_again_is_not_another_draw() {
 }
 
 #[test]
+fn named_runs_are_columns_of_their_own() {
+    let folder = tempfile::tempdir().expect("a folder");
+    seven_runs(folder.path());
+    let groups =
+        |arguments: &[&str]| json(folder.path(), &[&["runs", "compare"], arguments].concat())["groups"].clone();
+    let (first, second) = ("00000001", "00000002");
+    assert_eq!(groups(&[first, second]).as_array().map(Vec::len), Some(2), "two seeds that somebody named");
+    assert_eq!(groups(&["--where", "name = 'slow'"]).as_array().map(Vec::len), Some(1));
+    assert_eq!(groups(&[first, second, "fast"]).as_array().map(Vec::len), Some(2), "seeds against another recipe");
+}
+
+#[test]
 fn settings_say_who_set_them() {
     let folder = tempfile::tempdir().expect("a folder");
     seven_runs(folder.path());

@@ -184,6 +184,18 @@ fn the_reference_is_complete() {
 
 /// The files that come with the program.
 #[test]
+fn the_sweeps_are_valid() {
+    let mut found = 0;
+    for entry in std::fs::read_dir("sweeps").expect("the folder") {
+        let path = entry.expect("an entry").path();
+        let planned = resnet_zoo::sweep::plan(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert_eq!(Some(planned.sweep.name.as_str()), path.file_stem().and_then(|stem| stem.to_str()));
+        found += 1;
+    }
+    assert!(found > 0, "there are sweeps");
+}
+
+#[test]
 fn the_experiments_are_valid() {
     let mut names = Vec::new();
     for entry in std::fs::read_dir("experiments").expect("the folder") {

@@ -2,8 +2,11 @@
 
 use super::cli::{json, stderr, stdout, zoo};
 use super::registry::{Sketch, location};
-use resnet_zoo::registry::{Annotations, RunState};
+use resnet_zoo::registry::filter::Field;
+use resnet_zoo::registry::store::Selection;
+use resnet_zoo::registry::{Annotations, Clock, Filter, Reader, RunState};
 use std::path::Path;
+use zoo::random::{Key, Stream, stream_of};
 
 /// Five runs: a to e, from the oldest to the newest.
 fn five_runs(folder: &Path) {
@@ -214,6 +217,80 @@ error: `val.topp1` is neither a field nor a metric of any run
     assert!(message(&[&"not ".repeat(4_000)]).contains("more than 64 parts inside of one another"));
     assert!(message(&[&format!("seed = 1{}", " or seed = 1".repeat(1_000))]).contains("more than 256 tests"));
     assert!(message(&[&"x".repeat(20_000)]).contains("more than 16384"));
+}
+
+/// Whatever is typed, the answer is a list or a message with a place: no panic, and no error of SQLite.
+#[test]
+fn any_filter_is_answered_or_explained() {
+    let folder = tempfile::tempdir().expect("a folder");
+    five_runs(folder.path());
+    let mut reader = Reader::open(location(folder.path()), Clock::new(|| 1_800_000_000_000)).expect("opened");
+    let fields: Vec<String> = Field::ALL.iter().map(|field| field.name().to_owned()).collect();
+    let others = [
+        "val.top1",
+        "last(train.loss)",
+        "count(val.top1)",
+        "config.optimizer.sgd.lr",
+        "config.exact",
+        "config.optimizer",
+    ];
+    let operands: Vec<String> = fields.into_iter().chain(others.map(str::to_owned)).collect();
+    let predicates = [
+        "",
+        "= 1",
+        "!= 0.5",
+        "< 85%",
+        ">= 25M",
+        "= 'x'",
+        "like '%a_\\%'",
+        "not ilike 'A%'",
+        "is null",
+        "is not nan",
+        "= true",
+        "= crashed",
+        "in (1, 2.5)",
+        "not in ('a', 'b')",
+        "between 1 and 2",
+        "> 2023-11-14",
+        "= 2023",
+        "< 1h30m",
+        "= seed",
+        "= name",
+        "<= val.top1",
+        "= config.optimizer.sgd.lr",
+        "in (failed, 'COMPLETED')",
+        "between 2023-01 and 2024-01",
+    ];
+    let mut answered = 0;
+    let mut ask = |filter: &str| match Filter::parse(filter, &mut reader) {
+        Ok(parsed) => {
+            let selection = Selection { filter: Some(parsed), ..Selection::default() };
+            let page = reader.select(&selection).unwrap_or_else(|error| panic!("{filter}: {error}"));
+            assert!(page.len() <= 5);
+            answered += 1;
+        }
+        Err(error) => {
+            assert_eq!(error.exit_code(), 2, "{filter}: {error}");
+            assert!(error.to_string().contains("--> filter:1:"), "{filter}: {error}");
+        }
+    };
+    for operand in &operands {
+        for predicate in predicates {
+            ask(&format!("not {operand} {predicate}"));
+        }
+    }
+    let mut words: Vec<&str> = operands.iter().map(String::as_str).chain(predicates).collect();
+    words.extend([
+        "and", "or", "not", "(", ")", ",", "`", "\"", "..", "-", "\u{0}", "é", "🦀", "1e999", "%", "\\", "best(",
+        "in (",
+    ]);
+    for number in 0..4000 {
+        let mut draws = Stream::new(Key { seed: 0, stream: stream_of("filters"), step: number, index: 0 });
+        let length = 1 + draws.below(9);
+        let drawn: Vec<&str> = (0..length).map(|_| words[draws.below(words.len() as u64) as usize]).collect();
+        ask(&drawn.join(" "));
+    }
+    assert!(answered > 200, "{answered} of them made sense");
 }
 
 #[test]

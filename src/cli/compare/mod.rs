@@ -30,7 +30,8 @@ Examples:
 
 Runs that differ in nothing but the seed are one column: mean and standard deviation, the 95 % interval of the mean (by
 Student's t), and how it differs from the first column: by pairs where two seeds or more are shared, else by Welch's
-test. A p of the sign-flip test assumes nothing of the values; of few pairs it cannot be small. --each takes runs apart.
+test. A p of the sign-flip test assumes nothing of the values; of few pairs it cannot be small. --each takes runs apart,
+and so are runs that were named and would be one column.
 
 JSON: {runs: [{id, name, ..}], settings: {key: [value of each run]}, set_by, metrics: {\"val.top1\": [{last, best, ..}]},
 identical, groups, differences, pareto}; docs/json.md says more.";
@@ -208,10 +209,11 @@ impl Comparison {
             None => Ok(BTreeMap::new()),
         });
         let at_best = at_best.collect::<Result<Vec<_>>>()?;
-        let groups = match arguments.each {
-            true => (0..runs.len()).map(|index| Group { members: vec![index], repeated: Vec::new() }).collect(),
-            false => group_by_recipe(&runs),
-        };
+        let mut groups = group_by_recipe(&runs);
+        // One column is no comparison of runs that somebody named.
+        if arguments.each || groups.len() == 1 && arguments.filter.is_none() {
+            groups = (0..runs.len()).map(|index| Group { members: vec![index], repeated: Vec::new() }).collect();
+        }
         let units = groups.into_iter().map(|group| Unit { name: unit_name(&group, &runs), group }).collect();
         let digest = |run: &RunDetail| run.listing.metric_digest.clone();
         let identical = digest(&runs[0]).is_some() && runs.iter().all(|run| digest(run) == digest(&runs[0]));
