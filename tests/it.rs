@@ -12,6 +12,7 @@ mod it {
     mod downstream;
     mod expansions;
     mod experiment;
+    mod export;
     mod formula;
     #[cfg(feature = "hub")]
     mod hub;

@@ -22,6 +22,7 @@ mod network;
 mod predict;
 mod profile;
 mod progress;
+mod publish;
 mod pull;
 mod rerun;
 mod resume;
@@ -113,8 +114,10 @@ enum Command {
     Runs(Runs),
     /// Write a run into a file for other machines and programs
     Export(export::Arguments),
-    /// Take over a run that `export --bundle` wrote
+    /// Take over runs of another registry or of MLflow
     Import(import::Arguments),
+    /// Write a run's weights in the layout of the Hugging Face Hub, with a model card
+    Publish(publish::Arguments),
     /// Ask the registry in SQL, read-only
     Sql(sql::Arguments),
     /// Remove what no run needs any more
@@ -195,6 +198,7 @@ impl Cli {
             Command::Runs(Runs::Unarchive(arguments)) => annotate::unarchive(arguments, &mut context),
             Command::Export(arguments) => export::run(arguments, &mut context),
             Command::Import(arguments) => import::run(arguments, &mut context),
+            Command::Publish(arguments) => publish::run(arguments, &mut context),
             Command::Sql(arguments) => sql::run(arguments, &mut context),
             Command::Gc(arguments) => gc::run(arguments, &mut context),
             Command::Bench(bench) => bench::run(bench, &mut context),

@@ -45,6 +45,12 @@ impl Terminal {
         written.map_err(stdout_error)
     }
 
+    /// Prints bytes as they are.
+    pub fn print_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(stdout_error)
+    }
+
     /// Prints a heading.
     pub fn heading(&mut self, text: &str) -> Result<()> {
         let style = Style::new().bold().force_styling(self.colored);

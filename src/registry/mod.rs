@@ -18,6 +18,7 @@ pub mod clock;
 pub mod code;
 mod filesystem;
 pub mod filter;
+pub mod formats;
 pub mod gc;
 mod keeper;
 pub mod lease;

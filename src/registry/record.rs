@@ -4,6 +4,7 @@ use super::annotations::Annotations;
 use super::code::Code;
 use super::run::{BuildRecord, Point, SourceFile};
 use crate::error::{Error, Result};
+use crate::train::exact::Exact;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -86,10 +87,11 @@ pub struct AttemptRecord {
     pub device: String,
     pub resumed_from: Option<i64>,
     pub started_ms: i64,
-    pub seconds: f64,
+    /// As text, of which JSON loses no bit.
+    pub seconds: Exact,
     pub samples: i64,
-    pub step_seconds: f64,
-    pub data_seconds: f64,
+    pub step_seconds: Exact,
+    pub data_seconds: Exact,
     pub exit: String,
     pub build: BuildRecord,
 }
@@ -191,7 +193,11 @@ impl RunRecord {
             let exits = ["completed", "failed", "interrupted", "crashed"];
             must(exits.contains(&attempt.exit.as_str()), "an attempt's exit", "is unknown")?;
             let seconds = [attempt.seconds, attempt.step_seconds, attempt.data_seconds];
-            must(seconds.iter().all(|seconds| seconds.is_finite() && *seconds >= 0.0), "seconds", "are no duration")?;
+            must(
+                seconds.iter().all(|Exact(seconds)| seconds.is_finite() && *seconds >= 0.0),
+                "seconds",
+                "are no duration",
+            )?;
             for name in [&attempt.host, &attempt.cpu, &attempt.device] {
                 must(
                     name.is_empty() || is_name(name),

@@ -6,6 +6,7 @@
 mod agreement;
 mod annotations;
 mod checkpoints;
+pub mod mlflow;
 mod open;
 mod points;
 mod query;

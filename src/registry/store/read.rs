@@ -4,6 +4,7 @@ use super::points::decode;
 use super::{Fault, Page, Tried, open, runtime, step_number, unsigned};
 use crate::error::{Error, Result};
 use crate::registry::blob::Blobs;
+use crate::registry::formats::Series;
 use crate::registry::lease::Lease;
 use crate::registry::run::{CheckpointRecord, MetricSummary, Origin, Point, RunDetail, RunListing, RunState};
 use crate::registry::{Clock, Code, Location, Process};
@@ -56,7 +57,8 @@ const LISTING: &str = "
 SELECT run.id, uid, run.name, experiment.name AS experiment, model, state, reason,
     strftime('%Y-%m-%dT%H:%M:%SZ', created_ms / 1000, 'unixepoch') AS created, created_ms,
     (SELECT sum(seconds) FROM attempt WHERE run_id = run.id) AS seconds,
-    cursor_step, plan, seed, lower(hex(config_hash)) AS config_sha256, lower(hex(metric_digest)) AS metric_digest,
+    cursor_step, plan, seed, lower(hex(config_hash)) AS config_sha256,
+    nullif(lower(hex(metric_digest)), '') AS metric_digest,
     hb_ms, attempt.host, attempt.boot_id, attempt.device, run_group, note, archived_ms IS NOT NULL AS archived,
     (SELECT json_group_array(tag.name ORDER BY tag.name) FROM tag WHERE run_id = run.id) AS tags
 FROM run JOIN experiment ON experiment.id = experiment_id
@@ -170,6 +172,26 @@ impl Reader {
     /// Where the registry cannot be read.
     pub fn detail(&mut self, listing: RunListing) -> Result<RunDetail> {
         self.read(async |connection| detail(connection, &listing).await)
+    }
+
+    /// All values of a run, by metric in the order of their names, then by step.
+    ///
+    /// # Errors
+    /// Where the registry cannot be read.
+    pub fn series(&mut self, run: &RunListing) -> Result<Series> {
+        type Row = (String, i64, Option<f64>, i64);
+        let rows = self.read(async |connection| -> Tried<Vec<Row>> {
+            Ok(sqlx::query_as(
+                "SELECT name, step, value, flag FROM metric JOIN metric_key ON metric_key.id = key_id
+                 WHERE run_id = (SELECT id FROM run WHERE uid = ?) ORDER BY name, step",
+            )
+            .bind(&run.id)
+            .fetch_all(connection)
+            .await?)
+        })?;
+        let point = |(metric, step, value, flag)| Point { metric, step: unsigned(step), value: decode(value, flag) };
+        let points = rows.into_iter().map(point).collect();
+        Ok(Series { run: run.id.clone(), run_name: run.name.clone(), points })
     }
 
     /// The values of one metric, by step.

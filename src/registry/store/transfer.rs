@@ -10,6 +10,7 @@ use crate::registry::Annotations;
 use crate::registry::blob::Stored;
 use crate::registry::record::{AttemptRecord, CheckpointFacts, Mismatch, RunFacts, RunRecord, WarningFacts, Work};
 use crate::registry::run::{BuildRecord, Point, RunListing, RunState, SourceFile};
+use crate::train::exact::Exact;
 use serde_json::json;
 use sqlx::{FromRow, SqliteConnection};
 use std::collections::HashMap;
@@ -110,8 +111,8 @@ type Rows = (Row, BuildRecord, Vec<AttemptRecord>, Vec<CheckpointFacts>, Vec<War
 
 async fn rows(connection: &mut SqliteConnection, uid: &str) -> Tried<Rows> {
     let row: Row = sqlx::query_as(
-        "SELECT id, state, reason, created_ms, ended_ms, hb_ms, cursor_step, lower(hex(metric_digest)) AS metric_digest,
-                plan, build_id
+        "SELECT id, state, reason, created_ms, ended_ms, hb_ms, cursor_step,
+                nullif(lower(hex(metric_digest)), '') AS metric_digest, plan, build_id
          FROM run WHERE uid = ?",
     )
     .bind(uid)
@@ -183,10 +184,10 @@ impl AttemptRow {
             device: self.device,
             resumed_from: self.resumed_from,
             started_ms: self.started_ms,
-            seconds: self.seconds,
+            seconds: Exact(self.seconds),
             samples: self.samples,
-            step_seconds: self.step_seconds,
-            data_seconds: self.data_seconds,
+            step_seconds: Exact(self.step_seconds),
+            data_seconds: Exact(self.data_seconds),
             // Nobody works on a run that travels.
             exit: self.exit.unwrap_or_else(|| "crashed".to_owned()),
             build,
@@ -220,7 +221,7 @@ async fn is_known(connection: &mut SqliteConnection, record: &RunRecord) -> Trie
     let facts = &record.facts;
     type Known = (Vec<u8>, Option<String>, i64, String, i64);
     let known: Option<Known> = sqlx::query_as(
-        "SELECT config_hash, lower(hex(metric_digest)), cursor_step, data_sha256, created_ms FROM run WHERE uid = ?",
+        "SELECT config_hash, nullif(lower(hex(metric_digest)), ''), cursor_step, data_sha256, created_ms FROM run WHERE uid = ?",
     )
     .bind(&facts.uid)
     .fetch_optional(connection)
@@ -338,10 +339,10 @@ async fn import_attempt(connection: &mut SqliteConnection, run: i64, attempt: &A
     .bind(build)
     .bind(attempt.resumed_from)
     .bind(attempt.started_ms)
-    .bind(attempt.seconds)
+    .bind(attempt.seconds.0)
     .bind(attempt.samples)
-    .bind(attempt.step_seconds)
-    .bind(attempt.data_seconds)
+    .bind(attempt.step_seconds.0)
+    .bind(attempt.data_seconds.0)
     .bind(&attempt.exit)
     .execute(connection)
     .await?;

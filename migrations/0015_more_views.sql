@@ -1,0 +1,20 @@
+-- Views for the questions that need a run's origin, processes and warnings; docs/sql.md has examples.
+CREATE VIEW provenance AS
+SELECT run.uid AS run, run.name AS run_name, who.key AS setting, who.value AS set_by
+FROM run, json_each(run.provenance) AS who;
+
+CREATE VIEW origins AS
+SELECT run.uid AS run, run.name AS run_name, git_commit, branch, remote, length(patch) AS patch_bytes, untracked, note,
+    environment, rerun_of
+FROM run LEFT JOIN code ON code.hash = run.code_hash;
+
+CREATE VIEW attempts AS
+SELECT run.uid AS run, run.name AS run_name, attempt.lease_epoch AS attempt, host, cpu, isa, device, threads,
+    strftime('%Y-%m-%dT%H:%M:%SZ', started_ms / 1000, 'unixepoch') AS started, seconds,
+    iif(step_seconds > 0, samples / step_seconds, NULL) AS samples_per_second, resumed_from, exit
+FROM attempt JOIN run ON run.id = attempt.run_id;
+
+CREATE VIEW warnings AS
+SELECT run.uid AS run, run.name AS run_name, step, message,
+    strftime('%Y-%m-%dT%H:%M:%SZ', warning.created_ms / 1000, 'unixepoch') AS created
+FROM warning JOIN run ON run.id = warning.run_id;
