@@ -25,6 +25,11 @@ impl Estimate {
             return None;
         }
         let n = values.len();
+        if values.iter().all(|value| *value == values[0]) && n > 1 {
+            // A sum would round, and leave a spread that is not there.
+            let same = Some(values[0]);
+            return Some(Estimate { n, mean: values[0], sd: Some(0.), low: same, high: same });
+        }
         let mean = values.iter().sum::<f64>() / n as f64;
         if n == 1 {
             return Some(Estimate { n, mean, sd: None, low: None, high: None });
@@ -55,7 +60,7 @@ mod tests {
         assert_eq!(Estimate::of(&[0.5]), Some(Estimate { n: 1, mean: 0.5, sd: None, low: None, high: None }));
         assert_eq!(Estimate::of(&[]), None);
         assert_eq!(Estimate::of(&[0.5, f64::NAN]), None, "a diverged run is not averaged away");
-        let same = Estimate::of(&[0.5, 0.5]).expect("finite");
-        assert_eq!((same.sd, same.low, same.high), (Some(0.), Some(0.5), Some(0.5)));
+        let same = Estimate::of(&[0.1, 0.1, 0.1]).expect("finite");
+        assert_eq!((same.mean, same.sd, same.low, same.high), (0.1, Some(0.), Some(0.1), Some(0.1)));
     }
 }

@@ -132,6 +132,34 @@ fn a_sweep_that_was_killed_goes_on() {
 }
 
 #[test]
+fn a_trial_that_dies_is_resumed_by_the_next_sweep() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = sweep(folder.path(), "steps: 200\n", "parameters: {optimizer.sgd.lr: [0.01]}\n");
+    let file = file.to_str().expect("UTF-8");
+    let database = location(folder.path()).database().to_path_buf();
+    let mut command = binary();
+    command.args(["sweep", file, "--json", "--registry"]).arg(&database);
+    let mut running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started");
+    let pid = loop {
+        let list = zoo(folder.path(), &["runs", "show", "s.0", "--json"]);
+        let shown: Value = serde_json::from_slice(&list.stdout).unwrap_or_default();
+        if shown["steps"].as_u64() > Some(0) {
+            break shown["attempts"][0]["pid"].to_string();
+        }
+        assert!(running.try_wait().expect("asked").is_none(), "200 steps take longer than this");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    };
+    assert!(std::process::Command::new("kill").args(["-9", &pid]).status().expect("started").success());
+    let ended = running.wait_with_output().expect("waited");
+    assert_eq!(ended.status.code(), Some(1), "{}", stderr(&ended));
+    assert!(stderr(&ended).contains("1 of 1 trials ended before their time: s.0"), "{}", stderr(&ended));
+    assert_eq!(runs(folder.path())[0].1, "CRASHED");
+    stdout(&zoo(folder.path(), &["sweep", file]));
+    let shown = json(folder.path(), &["runs", "show", "s.0"]);
+    assert_eq!((&shown["state"], shown["attempts"].as_array().map(Vec::len)), (&json!("COMPLETED"), Some(2)));
+}
+
+#[test]
 fn what_cannot_be_swept_says_why() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = sweep(folder.path(), "steps: 2\n", "parameters: {optimizer.sgd.lr: [0.1]}\n");

@@ -349,7 +349,6 @@ fn recipe(run: &RunDetail) -> BTreeMap<String, Setting> {
         ("(spec)", short(&run.spec_sha256).to_owned()),
         ("(weights)", weights.to_owned()),
         ("(data)", short(&run.data_sha256).to_owned()),
-        ("(seed)", run.listing.seed.to_string()),
         ("(device)", device.unwrap_or_default()),
         ("(build)", format!("{}{}", short(&run.build.git_sha), if run.build.dirty { " + changes" } else { "" })),
         ("(rustc)", run.build.rustc.clone()),

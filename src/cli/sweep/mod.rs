@@ -141,7 +141,8 @@ fn announce(planned: &Planned, processes: usize, threads: usize, context: &mut C
     }
     let experiment = planned.sweep.experiment.display();
     let at_once = if processes == 1 { "one at a time".to_owned() } else { format!("{processes} at once") };
-    context.terminal.print(&format!("sweep {name}: {trials} trials of {experiment}, {at_once} with {threads} threads"))
+    let threads = if threads == 1 { "1 thread".to_owned() } else { format!("{threads} threads") };
+    context.terminal.print(&format!("sweep {name}: {trials} trials of {experiment}, {at_once} with {threads}"))
 }
 
 fn dry_run(planned: &Planned, context: &mut Context) -> Result<()> {
@@ -276,7 +277,26 @@ impl<'a> Driver<'a> {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        Ok(())
+        self.all_arrived(trials, rung)
+    }
+
+    /// A rung is judged when all of it is there: where a process died, that is for the next sweep to mend.
+    fn all_arrived(&mut self, trials: &[&Trial], rung: &Rung) -> Result<()> {
+        let mut missing = Vec::new();
+        for trial in trials {
+            if self.needs_work(trial, rung.until)? {
+                missing.push(trial.name.as_str());
+            }
+        }
+        match missing.as_slice() {
+            [] => Ok(()),
+            names => Err(Error::failed(format!(
+                "{} of {} trials ended before their time: {}; the same command goes on with them",
+                names.len(),
+                trials.len(),
+                names.join(", ")
+            ))),
+        }
     }
 
     fn start(&mut self, trial: &'a Trial, run: Option<&RunListing>, until: Option<Length>) -> Result<()> {
