@@ -119,6 +119,12 @@ fn runs_go_to_mlflow_and_come_back() {
     let run = json(there.path(), &["runs", "show", "run-2"]);
     assert_eq!((&run["config"]["top1"], &run["state"]), (&json!(0.75), &json!("COMPLETED")));
     assert_eq!(run["metric_digest"], Value::Null, "MLflow keeps no order of values");
+    let diff = json(there.path(), &["runs", "diff", "run-1", "run-2"]);
+    let settings = diff["layers"][2]["differences"].as_array().expect("a list");
+    assert!(
+        settings.contains(&json!({"what": "top1", "a": 0.5, "b": 0.75, "set_by": ["MLflow", "MLflow"]})),
+        "{settings:?}"
+    );
     for folder in [there.path(), here.path()] {
         let again = json(folder, &["import", "--mlflow", text(&file)]);
         assert!(again.as_array().expect("a list").iter().all(|one| one["imported"] == false), "{again}");

@@ -5,8 +5,9 @@ use super::registry::location;
 use super::tiny::{lines, tiny_experiment};
 use serde_json::{Value, json};
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn last(output: &Output) -> Value {
     let text = String::from_utf8(output.stdout.clone()).expect("UTF-8");
@@ -107,6 +108,29 @@ fn a_failure_is_reproduced_too() {
     let verdict = last(&output);
     assert_eq!((output.status.code(), &verdict["identical"]), (Some(0), &json!(true)), "{verdict}");
     assert!(verdict["ended"][0].as_str().expect("text").starts_with("FAILED after"), "{verdict}");
+}
+
+#[test]
+fn what_was_interrupted_is_compared_as_far_as_it_came() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let experiment = tiny_experiment(folder.path(), "steps: 30\ncheckpoint: {every: {steps: 3}}\n");
+    let mut command = binary();
+    command.args(["run", experiment.to_str().expect("UTF-8"), "--json", "--registry"]);
+    let mut child = command.arg(location(folder.path()).database()).stdout(Stdio::piped()).spawn().expect("started");
+    let mut events = BufReader::new(child.stdout.take().expect("piped")).lines();
+    assert!(events.any(|line| line.expect("UTF-8").contains("\"checkpoint\"")), "a checkpoint");
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(kill.expect("started").success());
+    events.for_each(drop);
+    assert_eq!(child.wait().expect("ended").code(), Some(130));
+    let steps = json(folder.path(), &["runs", "show", "tiny"])["steps"].as_u64().expect("steps");
+
+    let output = zoo(folder.path(), &["rerun", "tiny", "--verify", "--json"]);
+    let verdict = lines(&stdout(&output)).pop().expect("a verdict");
+    assert_eq!((&verdict["identical"], &verdict["metrics"]["different"]), (&json!(true), &json!(0)), "{verdict}");
+    let values = verdict["metrics"]["values"].as_u64().expect("a number");
+    assert!((4 * steps - 1..=4 * steps + 3).contains(&values), "four a step: {values} of {steps} steps");
+    assert!(verdict["ended"][1].as_str().expect("text").starts_with("COMPLETED after 30"), "{verdict}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What each layer compares.
 
 use super::{Difference, Layer};
-use crate::cli::run_detail::{flatten, short};
+use crate::cli::run_detail::short;
 use crate::cli::specs::compile_files;
 use crate::experiment::Experiment;
 use crate::registry::run::{Attempt, RunDetail};
@@ -110,11 +110,24 @@ fn exact_config(run: &RunDetail) -> Value {
     Experiment::from_canonical(&run.canonical).map_or_else(|_| run.config.clone(), |experiment| experiment.to_json())
 }
 
-/// `optimizer.sgd.lr` -> its value.
+/// `optimizer.sgd.lr` -> its value. A key may have dots of its own.
 fn leaves(config: &Value) -> BTreeMap<String, Value> {
-    let paths = flatten(config).into_iter().map(|(path, _)| path);
-    let value = |path: &str| path.split('.').try_fold(config, |value, key| value.get(key)).cloned();
-    paths.filter_map(|path| Some((path.clone(), value(&path)?))).collect()
+    fn walk(path: &str, value: &Value, leaves: &mut BTreeMap<String, Value>) {
+        match value {
+            Value::Object(fields) if !fields.is_empty() => {
+                for (key, value) in fields {
+                    let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                    walk(&path, value, leaves);
+                }
+            }
+            leaf => {
+                leaves.insert(path.to_owned(), leaf.clone());
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    walk("", config, &mut found);
+    found
 }
 
 /// The file, `extends FILE`, `--set` or `default`.
@@ -289,9 +302,9 @@ mod tests {
     }
 
     #[test]
-    fn leaves_keep_their_types() {
-        let config = json!({"a": {"b": 1.5, "c": null}, "d": [1, 2]});
-        let expected = [("a.b", json!(1.5)), ("a.c", json!(null)), ("d", json!([1, 2]))];
+    fn leaves_keep_their_types_and_dots() {
+        let config = json!({"a": {"b": 1.5, "c": null}, "d": [1, 2], "e.f": true});
+        let expected = [("a.b", json!(1.5)), ("a.c", json!(null)), ("d", json!([1, 2])), ("e.f", json!(true))];
         assert_eq!(leaves(&config), expected.map(|(key, value)| (key.to_owned(), value)).into());
     }
 }
