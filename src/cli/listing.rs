@@ -90,9 +90,12 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
         return context.terminal.print(csv(&mut reader, &page, &columns)?.trim_end_matches('\n'));
     }
     if page.is_empty() {
-        return context.terminal.print(match (all.total, reader.select(&Selection::default())?.total) {
+        let asks = selection.filter.is_some();
+        let every = reader.select(&Selection { archived: true, ..Selection::default() })?.total;
+        return context.terminal.print(match (all.total, every) {
             (1.., _) => "no runs there: the list is shorter",
-            (0, 1..) => "no runs are like that; `resnet-zoo runs ls` shows all",
+            (0, 1..) if asks => "no runs are like that; `resnet-zoo runs ls --archived` shows all",
+            (0, 1..) => "no runs; `resnet-zoo runs ls --archived` shows those that were put away",
             (0, 0) => "no runs; `resnet-zoo run EXPERIMENT` makes one",
         });
     }

@@ -135,6 +135,8 @@ pub fn is_measured(metric: &str) -> bool {
 pub struct MetricSummary {
     /// The newest value; `None` where it is NaN.
     pub last: Option<f64>,
+    /// Whether the newest value is NaN: in JSON, which has no infinity either, `last` does not tell.
+    pub last_is_nan: bool,
     /// Its step.
     pub last_step: u64,
     /// The best value; `None` where nothing is better than anything, as of a learning rate.

@@ -334,6 +334,9 @@ fn columns_are_tables_csv_and_json() {
              "seed": 2, "created": "2023-11-14T22:13:20Z"},
         ])
     );
+    let listed = json(folder.path(), &["runs", "ls", "train.loss is not null", "--sort", "created"]);
+    let is_nan: Vec<_> = (0..4).map(|run| listed[run]["metrics"]["train.loss"]["last_is_nan"].clone()).collect();
+    assert_eq!(is_nan, [false, false, true, false].map(serde_json::Value::from));
     let csv = stdout(&zoo(
         folder.path(),
         &["runs", "ls", "--columns", "name,note,train.loss,tag", "--sort", "created", "--csv"],

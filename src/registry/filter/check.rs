@@ -14,7 +14,7 @@ pub(super) fn sort_order(keys: &[Sorted], catalogue: &mut impl Catalogue, source
     Checker::new(catalogue)?.finish(sources, |checker| {
         let keys = keys.iter().map(|key| {
             let operand = checker.operand(&key.named)?;
-            if operand.is_some_and_kind(Kind::Tags) {
+            if operand.as_ref().is_some_and(|operand| operand.kind() == Kind::Tags) {
                 checker.note(
                     Mistake::new(key.named.at.clone(), "runs are not sorted by tags: one can have several")
                         .help("sort by another field, or filter by `tag = ..`"),
@@ -31,16 +31,6 @@ pub(super) fn columns(columns: &[Named], catalogue: &mut impl Catalogue, sources
         let columns = columns.iter().map(|named| checker.operand(named));
         Ok(columns.collect::<Result<Vec<_>>>()?.into_iter().collect())
     })
-}
-
-trait OfKind {
-    fn is_some_and_kind(&self, kind: Kind) -> bool;
-}
-
-impl OfKind for Option<Operand> {
-    fn is_some_and_kind(&self, kind: Kind) -> bool {
-        self.as_ref().is_some_and(|operand| operand.kind() == kind)
-    }
 }
 
 struct Checker<'a, C> {

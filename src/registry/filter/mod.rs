@@ -279,8 +279,8 @@ impl Filter {
     /// # Errors
     /// [`Error::Input`] with every mistake that was found, a caret under each.
     pub fn parse(text: &str, catalogue: &mut impl Catalogue) -> Result<Self> {
-        let mut sources = bounded("filter", text)?;
-        let tree = parse::filter(text).map_err(|mistake| mistake.into_error(&mut sources))?;
+        let sources = bounded("filter", text)?;
+        let tree = parse::filter(text).map_err(|mistake| mistake.into_error(&sources))?;
         check::filter(&tree, catalogue, &sources)
     }
 
@@ -309,8 +309,8 @@ impl Filter {
 /// # Errors
 /// As [`Filter::parse`].
 pub fn sort_order(text: &str, catalogue: &mut impl Catalogue) -> Result<Vec<SortKey>> {
-    let mut sources = bounded("sort", text)?;
-    let keys = parse::sort_order(text).map_err(|mistake| mistake.into_error(&mut sources))?;
+    let sources = bounded("sort", text)?;
+    let keys = parse::sort_order(text).map_err(|mistake| mistake.into_error(&sources))?;
     check::sort_order(&keys, catalogue, &sources)
 }
 
@@ -319,8 +319,8 @@ pub fn sort_order(text: &str, catalogue: &mut impl Catalogue) -> Result<Vec<Sort
 /// # Errors
 /// As [`Filter::parse`].
 pub fn columns(text: &str, catalogue: &mut impl Catalogue) -> Result<Vec<(String, Operand)>> {
-    let mut sources = bounded("columns", text)?;
-    let operands = parse::columns(text).map_err(|mistake| mistake.into_error(&mut sources))?;
+    let sources = bounded("columns", text)?;
+    let operands = parse::columns(text).map_err(|mistake| mistake.into_error(&sources))?;
     let checked = check::columns(&operands, catalogue, &sources)?;
     Ok(operands.iter().map(|operand| text[operand.at.clone()].to_owned()).zip(checked).collect())
 }

@@ -90,7 +90,7 @@ impl Mistake {
         (noted.label, noted.help) = (self.label, self.help);
     }
 
-    pub fn into_error(self, sources: &mut Sources) -> Error {
+    pub fn into_error(self, sources: &Sources) -> Error {
         let mut diagnostics = Diagnostics::default();
         self.note(&mut diagnostics);
         Error::diagnostics(&diagnostics, sources)

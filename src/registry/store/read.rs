@@ -318,7 +318,13 @@ async fn summaries(
     .await?;
     let mut all: BTreeMap<i64, BTreeMap<String, MetricSummary>> = BTreeMap::new();
     for (run, name, last_step, last, best, best_step) in rows {
-        let summary = MetricSummary { last, last_step: unsigned(last_step), best, best_step: best_step.map(unsigned) };
+        let summary = MetricSummary {
+            last,
+            last_is_nan: last.is_none(),
+            last_step: unsigned(last_step),
+            best,
+            best_step: best_step.map(unsigned),
+        };
         all.entry(run).or_default().insert(name, summary);
     }
     Ok(all)

@@ -8,7 +8,7 @@ use crate::registry::RunState;
 use crate::registry::filter::{Catalogue, Comparison, Field, Filter, Kind, Operand, SortKey, Statistic, Test, Value};
 use crate::registry::run::RunListing;
 use sqlx::{QueryBuilder, Row, Sqlite};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Which runs, in which order.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -36,15 +36,11 @@ impl Page {
         Page { total: ids.len(), before: 0, ids }
     }
 
-    /// The page of these runs.
+    /// All runs of these pages, each once.
     pub fn join(pages: impl IntoIterator<Item = Page>) -> Self {
-        let mut ids: Vec<i64> = Vec::new();
-        for id in pages.into_iter().flat_map(|page| page.ids) {
-            if !ids.contains(&id) {
-                ids.push(id);
-            }
-        }
-        Page::of(ids)
+        let mut known = BTreeSet::new();
+        let ids = pages.into_iter().flat_map(|page| page.ids);
+        Page::of(ids.filter(|id| known.insert(*id)).collect())
     }
 
     /// From the run after `skipped` others, so many.
