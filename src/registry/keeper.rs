@@ -33,20 +33,21 @@ pub(super) struct Keeper {
     thread: JoinHandle<()>,
 }
 
+/// The checkpoints that the registry has now.
+type Answer = Result<Vec<NewCheckpoint>, Trouble>;
+
+/// Why a checkpoint was not kept.
 #[derive(Debug)]
-enum Answer {
-    /// The registry has them.
-    Kept(Vec<NewCheckpoint>),
+pub(super) enum Trouble {
     Failed(Error),
     /// The registry's thread has ended, and knows why.
     Unwritten,
 }
 
-/// Why a checkpoint was not kept.
-pub(super) enum Trouble {
-    Failed(Error),
-    /// The registry's thread has ended, and knows why.
-    Unwritten,
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Trouble::Failed(error)
+    }
 }
 
 impl Keeper {
@@ -58,7 +59,7 @@ impl Keeper {
         let work = move || {
             while let Ok(job) = inbox.recv() {
                 let answer = keep(&job, &blobs, &registry);
-                let kept = matches!(answer, Answer::Kept(_));
+                let kept = answer.is_ok();
                 // The memory is free before the next snapshot may be taken.
                 drop(job);
                 if sender.send(answer).is_err() || !kept {
@@ -115,41 +116,27 @@ impl Keeper {
 
     fn take(&mut self, answer: Answer) -> Result<(), Trouble> {
         self.is_busy = false;
-        match answer {
-            Answer::Kept(checkpoints) => self.kept.extend(checkpoints),
-            Answer::Failed(error) => return Err(Trouble::Failed(error)),
-            Answer::Unwritten => return Err(Trouble::Unwritten),
-        }
+        self.kept.extend(answer?);
         Ok(())
     }
 }
 
 fn keep(job: &Job, blobs: &Blobs, registry: &SyncSender<Message>) -> Answer {
-    let store = || -> Result<_> {
-        let adding = blobs.guard()?;
-        let mut checkpoints: Vec<NewCheckpoint> = Vec::new();
-        for role in &job.roles {
-            let (weights, state) = match checkpoints.first() {
-                Some(first) if !job.snapshot.best_of_averages => (first.weights.clone(), first.state.clone()),
-                _ => files(job, *role, blobs)?,
-            };
-            let (step, metric_digest) = (job.step, job.metric_digest);
-            checkpoints.push(NewCheckpoint { step, role: *role, weights, state, metric_digest });
-        }
-        Ok((adding, checkpoints))
-    };
-    let (adding, checkpoints) = match store() {
-        Ok(stored) => stored,
-        Err(error) => return Answer::Failed(error),
-    };
+    let _adding = blobs.guard()?;
+    let mut checkpoints: Vec<NewCheckpoint> = Vec::new();
+    for role in &job.roles {
+        let (weights, state) = match checkpoints.first() {
+            Some(first) if !job.snapshot.best_of_averages => (first.weights.clone(), first.state.clone()),
+            _ => files(job, *role, blobs)?,
+        };
+        let (step, metric_digest) = (job.step, job.metric_digest);
+        checkpoints.push(NewCheckpoint { step, role: *role, weights, state, metric_digest });
+    }
     let (stored, answer) = sync_channel(1);
     let message = Message::Checkpoints { checkpoints: checkpoints.clone(), stored };
-    let answer = match registry.send(message) {
-        Ok(()) => answer.recv(),
-        Err(_) => return Answer::Unwritten,
-    };
-    drop(adding);
-    answer.map_or(Answer::Unwritten, |()| Answer::Kept(checkpoints))
+    registry.send(message).map_err(|_| Trouble::Unwritten)?;
+    answer.recv().map_err(|_| Trouble::Unwritten)?;
+    Ok(checkpoints)
 }
 
 fn files(job: &Job, role: Role, blobs: &Blobs) -> Result<(Stored, Stored)> {
