@@ -6,7 +6,7 @@ use super::{Context, device, human, tags};
 use crate::error::{Error, Result};
 use crate::experiment::{self, Experiment, Loaded};
 use crate::registry::run::{CheckpointRecord, Origin, RunDetail};
-use crate::registry::store::{Agreement, Disagreement, short_id};
+use crate::registry::store::{Agreement, Disagreement, ExactValue, short_id};
 use crate::registry::{Build, Process, RunState};
 use crate::task::{Classify, Fetched, NotFetched};
 use crate::train::task::Task;
@@ -69,7 +69,8 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
     announce(&original, &changes, context)?;
 
     let name = arguments.name.clone().unwrap_or_else(|| name_of_rerun(&original.listing.name));
-    let origin = Origin { rerun_of: Some(uid.clone()), ..origin(&loaded) };
+    // The stored names are those of another time, and may be those of another machine.
+    let origin = Origin { rerun_of: Some(uid.clone()), ..origin(&[]) };
     let new_run = new_run(name, &loaded, original.overrides.clone(), &task, origin)?;
     let again = uuid::Uuid::now_v7().to_string();
     let run = Run { device, threads, pause: None, profile: arguments.profile };
@@ -259,7 +260,7 @@ impl Verdict {
 
 /// `at step 3: train.loss is 0.5 and was 0.25`.
 fn at(first: &Disagreement) -> String {
-    let value = |value: &Option<crate::registry::store::ExactValue>| match value {
+    let value = |value: &Option<ExactValue>| match value {
         Some(value) => human::exact(value.0),
         None => "missing".to_owned(),
     };

@@ -88,16 +88,16 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
     let threads = device::set_threads(arguments.threads)?;
     let task = Classify::new(&loaded.experiment, &device, Some(&mut tags::fetch))?;
     let name = arguments.name.clone().unwrap_or_else(|| loaded.experiment.name.clone());
+    let paths: Vec<PathBuf> = written_files(&loaded).map(|source| PathBuf::from(&source.name)).collect();
     let (run, origin) =
-        (Run { device, threads, pause: arguments.pause_after, profile: arguments.profile }, origin(&loaded));
+        (Run { device, threads, pause: arguments.pause_after, profile: arguments.profile }, origin(&paths));
     let new_run = NewRun { annotations, ..new_run(name, &loaded, overrides, &task, origin)? };
     run.train(&uuid::Uuid::now_v7().to_string(), &new_run, &loaded.experiment, &task, context)
 }
 
-/// Where a run of these files comes from.
-pub(super) fn origin(loaded: &Loaded) -> Origin {
-    let paths: Vec<PathBuf> = written_files(loaded).map(|source| PathBuf::from(&source.name)).collect();
-    Origin { code: Some(Code::of(&paths)), environment: environment::recorded(), rerun_of: None }
+/// Where a run of these files comes from; without any, git is asked about the current directory.
+pub(super) fn origin(files: &[PathBuf]) -> Origin {
+    Origin { code: Some(Code::of(files)), environment: environment::recorded(), rerun_of: None }
 }
 
 /// All that is recorded of a run before its first step.

@@ -23,7 +23,7 @@ pub(super) fn layer(a: &RunDetail, b: &RunDetail, reader: &mut Reader) -> Result
         Ok(list.and_then(|list| read_sample_list(&list).ok()))
     };
     let (Some(in_a), Some(in_b)) = (list(a)?, list(b)?) else {
-        layer.notes.push("which samples differ is not known: one of the lists was not kept".to_owned());
+        layer.notes.push("which samples differ is not known: one of the lists was not kept, or is damaged".to_owned());
         return Ok(layer);
     };
     for part in ["train", "val"] {

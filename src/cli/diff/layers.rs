@@ -5,7 +5,7 @@ use crate::cli::run_detail::short;
 use crate::cli::specs::compile_files;
 use crate::experiment::Experiment;
 use crate::registry::run::{Attempt, RunDetail};
-use crate::registry::store::Agreement;
+use crate::registry::store::{Agreement, ExactValue};
 use resnet_codegen::Compiled;
 use resnet_codegen::shape::Summary;
 use serde_json::{Value, json};
@@ -268,7 +268,7 @@ pub(super) fn metrics(a: &RunDetail, b: &RunDetail, agreement: &Agreement) -> La
     layer.compare("reason", json!(a.listing.reason), json!(b.listing.reason));
     layer.compare("steps", a.listing.steps, b.listing.steps);
     if let Some(first) = &agreement.first {
-        let value = |value: &Option<crate::registry::store::ExactValue>| match value {
+        let value = |value: &Option<ExactValue>| match value {
             Some(value) => json!(crate::cli::human::exact(value.0)),
             None => Value::Null,
         };
