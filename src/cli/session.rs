@@ -50,6 +50,10 @@ struct Both<'a> {
 }
 
 impl Observer for Both<'_> {
+    fn make_room(&mut self) -> Result<()> {
+        self.settle()
+    }
+
     fn observe(&mut self, event: &Event<'_>) -> Result<()> {
         let signal = self.signal.load(Ordering::Relaxed);
         self.stop.store(i32::try_from(signal).unwrap_or(SIGTERM), Ordering::Relaxed);

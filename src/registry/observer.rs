@@ -127,6 +127,10 @@ impl Recorder {
 }
 
 impl Observer for Recorder {
+    fn make_room(&mut self) -> Result<()> {
+        self.settle()
+    }
+
     fn observe(&mut self, event: &Event<'_>) -> Result<()> {
         let checked = self.keeper.check();
         checked.map_err(|trouble| self.explain(trouble))?;

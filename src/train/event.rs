@@ -97,4 +97,12 @@ pub trait Observer {
     /// # Errors
     /// Where the event cannot be kept: a full disk, a run that another process took over.
     fn observe(&mut self, event: &Event<'_>) -> Result<()>;
+
+    /// Comes before a state is copied: waits until the copy before is no longer needed, so that there is one at a time.
+    ///
+    /// # Errors
+    /// Where that one could not be kept.
+    fn make_room(&mut self) -> Result<()> {
+        Ok(())
+    }
 }

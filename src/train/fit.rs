@@ -283,6 +283,7 @@ impl<'a, T: Task> Run<'a, T> {
             roles.push(Role::Last);
         }
         if !roles.is_empty() {
+            self.observer.make_room()?;
             let (step, snapshot) = (self.last_step(), Arc::new(self.snapshot()?));
             self.observer.observe(&Event::Checkpoint { step, roles: &roles, snapshot: &snapshot })?;
         }
