@@ -29,5 +29,6 @@ mod it {
     mod tiny;
     mod toy;
     mod train;
+    mod web;
     mod weights;
 }

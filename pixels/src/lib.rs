@@ -12,6 +12,7 @@ pub mod channels;
 pub mod color;
 pub mod crop;
 pub mod decode;
+pub mod encode;
 pub mod flip;
 mod jpeg;
 mod normalize;

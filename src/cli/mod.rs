@@ -37,6 +37,7 @@ mod sweep;
 mod table;
 mod tags;
 mod terminal;
+mod web;
 
 use crate::error::{Error, Result};
 use crate::registry::store::{PATIENCE, Start, short_id};
@@ -118,6 +119,10 @@ enum Command {
     Import(import::Arguments),
     /// Write a run's weights in the layout of the Hugging Face Hub, with a model card
     Publish(publish::Arguments),
+    /// Write runs down as one web page, with tables for papers beside it
+    Report(web::report::Arguments),
+    /// Show the registry as a web page on this machine, with live curves
+    Serve(web::serve::Arguments),
     /// Ask the registry in SQL, read-only
     Sql(sql::Arguments),
     /// Remove what no run needs any more
@@ -199,6 +204,8 @@ impl Cli {
             Command::Export(arguments) => export::run(arguments, &mut context),
             Command::Import(arguments) => import::run(arguments, &mut context),
             Command::Publish(arguments) => publish::run(arguments, &mut context),
+            Command::Report(arguments) => web::report::run(arguments, &mut context),
+            Command::Serve(arguments) => web::serve::run(arguments, &mut context),
             Command::Sql(arguments) => sql::run(arguments, &mut context),
             Command::Gc(arguments) => gc::run(arguments, &mut context),
             Command::Bench(bench) => bench::run(bench, &mut context),

@@ -143,6 +143,18 @@ pub struct MetricSummary {
     pub best: Option<f64>,
     /// Its step.
     pub best_step: Option<u64>,
+    /// What is better; `None` where nothing is.
+    pub goal: Option<Goal>,
+}
+
+/// Which of two values of a metric is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Goal {
+    /// The less, as of a loss.
+    Min,
+    /// The greater, as of an accuracy.
+    Max,
 }
 
 /// A line of `runs ls`.

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::experiment::{Experiment, IfUnavailable, Precision, WeightsOptions};
 use crate::train::task::{Loss, Metrics, Task};
 use candle_core::{D, DType, Device, Tensor};
+use candle_nn::ops::softmax;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -152,6 +153,59 @@ impl Classify {
     }
 }
 
+/// What a model says of one validation sample.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Prediction {
+    /// The sample's index in its dataset.
+    pub index: usize,
+    /// Its class.
+    pub label: u32,
+    /// The class that it is taken for.
+    pub class: u32,
+    /// How sure that is, from 0 to 1.
+    pub probability: f32,
+    /// The same of its own class.
+    pub label_probability: f32,
+}
+
+impl Classify {
+    /// What the model says of each validation sample, in their order; `None` where `proceed`, which is told the samples done
+    /// so far, says to stop.
+    ///
+    /// # Errors
+    /// Where the data cannot be read, and those of `proceed`.
+    pub fn predictions(&self, proceed: &mut dyn FnMut(usize) -> Result<bool>) -> Result<Option<Vec<Prediction>>> {
+        let mut predictions = Vec::new();
+        let finished = self.visit(&mut |batch, logits| {
+            let probabilities = softmax(&logits.to_dtype(DType::F32)?, D::Minus1)?.to_vec2::<f32>()?;
+            for ((row, &label), &index) in probabilities.iter().zip(&batch.labels).zip(&batch.indices) {
+                // Of equal ones the lower class comes first, as for argmax.
+                let first = row.iter().enumerate().reduce(|first, next| if *next.1 > *first.1 { next } else { first });
+                let (class, &probability) = first.expect("a model has classes");
+                let label_probability = row[label as usize];
+                predictions.push(Prediction { index, label, class: class as u32, probability, label_probability });
+            }
+            proceed(predictions.len())
+        })?;
+        Ok(finished.then_some(predictions))
+    }
+
+    /// Calls `visit` with each validation batch and its logits, `f32[N, K]` on the device, until it says false. Returns
+    /// whether all of them were visited.
+    fn visit(&self, visit: &mut dyn FnMut(&Batch, &Tensor) -> Result<bool>) -> Result<bool> {
+        for batch in self.val.epoch(0, 0)? {
+            let batch = batch?;
+            let images = self.precision.input(&batch.images, &self.device)?;
+            let logits =
+                with_direct_convolutions(self.exact, || zoo::no_grad(|| self.model.forward_t(&images, false)))?;
+            if !visit(&batch, &logits)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
 impl WeightsOrigin {
     fn scratch() -> Self {
         let from = "scratch".to_owned();
@@ -289,24 +343,18 @@ impl Task for Classify {
     /// `loss` (without smoothing, so that runs with and without it can be compared), `top1` and `top5`.
     fn evaluate(&self, proceed: &mut dyn FnMut(usize) -> Result<bool>) -> Result<Option<Metrics>> {
         let (mut loss, mut top1, mut top5, mut samples) = (0., 0, 0, 0);
-        for batch in self.val.epoch(0, 0)? {
-            let batch = batch?;
-            let images = self.precision.input(&batch.images, &self.device)?;
-            let logits =
-                with_direct_convolutions(self.exact, || zoo::no_grad(|| self.model.forward_t(&images, false)))?;
+        let finished = self.visit(&mut |batch, logits| {
             let labels = Tensor::from_slice(&batch.labels, batch.labels.len(), &self.device)?;
-            let mean = cross_entropy(&logits, Classes::Classes(&labels), 0.)?.to_scalar::<f32>()?;
-            let hits = hits(&logits, &batch.labels)?;
+            let mean = cross_entropy(logits, Classes::Classes(&labels), 0.)?.to_scalar::<f32>()?;
+            let hits = hits(logits, &batch.labels)?;
             loss += f64::from(mean) * batch.labels.len() as f64;
             top1 += hits[0];
             top5 += hits[1];
             samples += batch.labels.len();
-            if !proceed(samples)? {
-                return Ok(None);
-            }
-        }
+            proceed(samples)
+        })?;
         let mean = |sum: f64| sum / samples as f64;
-        Ok(Some(vec![("loss", mean(loss)), ("top1", mean(top1 as f64)), ("top5", mean(top5 as f64))]))
+        Ok(finished.then(|| vec![("loss", mean(loss)), ("top1", mean(top1 as f64)), ("top5", mean(top5 as f64))]))
     }
 }
 
@@ -338,11 +386,19 @@ pub fn evaluate(
     device: &Device,
     proceed: &mut dyn FnMut(usize) -> Result<bool>,
 ) -> Result<Option<Metrics>> {
+    of_file(experiment, weights, device)?.evaluate(proceed)
+}
+
+/// An experiment's task with the weights in a file, which must fit the model exactly; nothing is frozen.
+///
+/// # Errors
+/// Where data or weights do not fit.
+pub fn of_file(experiment: &Experiment, weights: &Path, device: &Device) -> Result<Classify> {
     let file = weights.to_path_buf();
     let weights = WeightsOptions::File { file, allow: Adapt::default() };
     let experiment = Experiment { weights, freeze: None, ..experiment.clone() };
     let mut no_hub = |_: &WeightCard| Err(NotFetched::Refused(Error::failed("a file is not fetched")));
-    Classify::new(&experiment, device, Some(&mut no_hub))?.evaluate(proceed)
+    Classify::new(&experiment, device, Some(&mut no_hub))
 }
 
 #[cfg(test)]

@@ -3,5 +3,5 @@
 mod classify;
 mod freeze;
 
-pub use classify::{Classify, Fetch, Fetched, NotFetched, WeightsOrigin, evaluate, loss};
+pub use classify::{Classify, Fetch, Fetched, NotFetched, Prediction, WeightsOrigin, evaluate, loss, of_file};
 pub use freeze::freeze;

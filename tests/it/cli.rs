@@ -60,6 +60,8 @@ fn every_command_teaches_by_example() {
         &["export"],
         &["import"],
         &["publish"],
+        &["report"],
+        &["serve"],
         &["sql"],
         &["gc"],
         &["bench"],

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::registry::blob::Blobs;
 use crate::registry::formats::Series;
 use crate::registry::lease::Lease;
-use crate::registry::run::{CheckpointRecord, MetricSummary, Origin, Point, RunDetail, RunListing, RunState};
+use crate::registry::run::{CheckpointRecord, Goal, MetricSummary, Origin, Point, RunDetail, RunListing, RunState};
 use crate::registry::{Clock, Code, Location, Process};
 use resnet_codegen::diagnostic::did_you_mean;
 use sqlx::{FromRow, SqliteConnection};
@@ -305,11 +305,11 @@ async fn summaries(
     connection: &mut SqliteConnection,
     ids: &str,
 ) -> Tried<BTreeMap<i64, BTreeMap<String, MetricSummary>>> {
-    type Summary = (i64, String, i64, Option<f64>, Option<f64>, Option<i64>);
+    type Summary = (i64, String, i64, Option<f64>, Option<f64>, Option<i64>, Option<String>);
     let rows: Vec<Summary> = sqlx::query_as(
         "SELECT run_id, name, last_step, last,
                 iif(goal = 'max', max, iif(goal = 'min', min, NULL)),
-                iif(goal = 'max', max_step, iif(goal = 'min', min_step, NULL))
+                iif(goal = 'max', max_step, iif(goal = 'min', min_step, NULL)), goal
          FROM summary JOIN metric_key ON metric_key.id = key_id
          WHERE run_id IN (SELECT value FROM json_each(?))",
     )
@@ -317,13 +317,14 @@ async fn summaries(
     .fetch_all(connection)
     .await?;
     let mut all: BTreeMap<i64, BTreeMap<String, MetricSummary>> = BTreeMap::new();
-    for (run, name, last_step, last, best, best_step) in rows {
+    for (run, name, last_step, last, best, best_step, goal) in rows {
         let summary = MetricSummary {
             last,
             last_is_nan: last.is_none(),
             last_step: unsigned(last_step),
             best,
             best_step: best_step.map(unsigned),
+            goal: goal.map(|goal| if goal == "max" { Goal::Max } else { Goal::Min }),
         };
         all.entry(run).or_default().insert(name, summary);
     }
