@@ -19,6 +19,7 @@ mod import;
 mod listing;
 mod models;
 mod network;
+mod plot;
 mod predict;
 mod profile;
 mod progress;
@@ -37,6 +38,7 @@ mod sweep;
 mod table;
 mod tags;
 mod terminal;
+mod watch;
 mod web;
 
 use crate::error::{Error, Result};
@@ -119,6 +121,8 @@ enum Command {
     Import(import::Arguments),
     /// Write a run's weights in the layout of the Hugging Face Hub, with a model card
     Publish(publish::Arguments),
+    /// Follow a run on the terminal: curves, speed, time left
+    Watch(watch::Arguments),
     /// Write runs down as one web page, with tables for papers beside it
     Report(web::report::Arguments),
     /// Show the registry as a web page on this machine, with live curves
@@ -204,6 +208,7 @@ impl Cli {
             Command::Export(arguments) => export::run(arguments, &mut context),
             Command::Import(arguments) => import::run(arguments, &mut context),
             Command::Publish(arguments) => publish::run(arguments, &mut context),
+            Command::Watch(arguments) => watch::run(arguments, &mut context),
             Command::Report(arguments) => web::report::run(arguments, &mut context),
             Command::Serve(arguments) => web::serve::run(arguments, &mut context),
             Command::Sql(arguments) => sql::run(arguments, &mut context),

@@ -23,7 +23,7 @@ pub use query::Answer;
 pub use read::{Reader, short_id};
 pub use runs::{Start, Working};
 pub use samples::LONGEST_LIST;
-pub use select::{Cell, Goal, Page, Selection};
+pub use select::{Cell, Page, Selection};
 
 use super::blob::Blobs;
 use super::{Clock, Location};

@@ -60,6 +60,7 @@ fn every_command_teaches_by_example() {
         &["export"],
         &["import"],
         &["publish"],
+        &["watch"],
         &["report"],
         &["serve"],
         &["sql"],

@@ -272,3 +272,25 @@ fn serving_what_is_not_there_says_so() {
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     assert!(stderr(&output).contains("--port 0 takes one that is free"), "{}", stderr(&output));
 }
+
+#[test]
+fn a_run_is_watched_to_its_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    finished_run(folder.path(), 1, 0.5);
+    let output = stdout(&zoo(folder.path(), &["watch", "run-1"]));
+    assert!(output.contains("COMPLETED  step 3") && output.contains("val.top1 25.00 %"), "{output}");
+    let once = stdout(&zoo(folder.path(), &["watch", "run-1", "--once"]));
+    assert!(once.contains("val.top1\n") && once.contains('└'), "{once}");
+    let crashed = Sketch { name: "dead", state: None, values: &[("val.top1", &[0.5])], ..Sketch::default() };
+    crashed.record(folder.path(), 2);
+    let output = zoo(folder.path(), &["watch", "dead", "--json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let line: Value = serde_json::from_slice(&output.stdout).expect("one line");
+    assert_eq!(
+        (&line["event"], &line["state"], &line["seconds_left"]),
+        (&json!("watch"), &json!("CRASHED"), &Value::Null)
+    );
+    assert!(stderr(&output).contains("CRASHED: its process died"), "{}", stderr(&output));
+    let output = zoo(folder.path(), &["watch", "nobody"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+}

@@ -4,7 +4,7 @@ use super::{Comparison, Which};
 use crate::cli::human;
 use crate::compare::Estimate;
 use crate::error::{Error, Result};
-use crate::registry::store::Goal;
+use crate::registry::run::Goal;
 use std::collections::BTreeMap;
 
 /// More settings than these make no table for a paper.

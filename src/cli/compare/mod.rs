@@ -4,15 +4,14 @@ mod cost;
 mod export;
 mod json;
 mod page;
-mod plot;
 
-use super::Context;
 use super::run_detail::{flatten, short};
+use super::{Context, plot};
 use crate::compare::{Difference, Estimate, Group, front, group_by_recipe};
 use crate::error::{Error, Result};
 use crate::registry::filter::Catalogue;
-use crate::registry::run::{Point, RunDetail};
-use crate::registry::store::{Goal, Page, Selection, short_id};
+use crate::registry::run::{Goal, Point, RunDetail};
+use crate::registry::store::{Page, Selection, short_id};
 use crate::registry::{Filter, Reader};
 use cost::Cost;
 use resnet_codegen::diagnostic::did_you_mean;
@@ -146,7 +145,7 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
     }
     if let Some(metric) = &arguments.curve {
         let curves = comparison.curves(metric, &mut reader)?;
-        context.terminal.print(&format!("\n{}", plot::draw(metric, &curves)))?;
+        context.terminal.print(&format!("\n{}", plot::draw(metric, &curves, plot::HEIGHT)))?;
     }
     Ok(())
 }

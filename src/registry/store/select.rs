@@ -6,7 +6,7 @@ use super::{Reader, Tried};
 use crate::error::{Error, Result};
 use crate::registry::RunState;
 use crate::registry::filter::{Catalogue, Comparison, Field, Filter, Kind, Operand, SortKey, Statistic, Test, Value};
-use crate::registry::run::RunListing;
+use crate::registry::run::{Goal, RunListing};
 use sqlx::{QueryBuilder, Row, Sqlite};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -86,15 +86,6 @@ pub enum Cell {
     List(Vec<String>),
     /// A setting that is none of these.
     Json(serde_json::Value),
-}
-
-/// What of a metric is better.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Goal {
-    /// Less.
-    Min,
-    /// More.
-    Max,
 }
 
 impl Catalogue for Reader {

@@ -1,15 +1,17 @@
 //! Curves in characters.
 
-use crate::cli::human;
+use super::human;
 use crate::registry::run::Point;
 
 const WIDTH: usize = 72;
-const HEIGHT: usize = 16;
+/// Lines of a curve, where there is room.
+pub(super) const HEIGHT: usize = 16;
 /// One curve each; a later one lies over an earlier one.
 const MARKS: &[u8] = b"abcdefghijklmnopqrstuvwxyz";
 
-/// Curves over steps, a letter each, and which is whose.
-pub(super) fn draw(metric: &str, curves: &[(String, Vec<Point>)]) -> String {
+/// Curves over steps, a letter each, and which is whose; `height` lines, at least 2.
+pub(super) fn draw(metric: &str, curves: &[(String, Vec<Point>)], height: usize) -> String {
+    let height = height.max(2);
     let finite = |points: &[Point]| -> Vec<(u64, f64)> {
         points.iter().filter(|point| point.value.is_finite()).map(|point| (point.step, point.value)).collect()
     };
@@ -22,17 +24,17 @@ pub(super) fn draw(metric: &str, curves: &[(String, Vec<Point>)]) -> String {
     let (low, high) = all().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), (_, y)| (low.min(*y), high.max(*y)));
     // Halves, so that the difference of two great numbers is finite.
     let span = (high / 2. - low / 2.).max(f64::MIN_POSITIVE);
-    let mut grid = vec![vec![b' '; WIDTH]; HEIGHT];
+    let mut grid = vec![vec![b' '; WIDTH]; height];
     for ((_, points), mark) in shown.iter().zip(MARKS) {
         for (step, value) in points {
             let x = (*step as f64 / last_step.max(1) as f64 * (WIDTH - 1) as f64).round() as usize;
-            let y = ((high / 2. - value / 2.) / span * (HEIGHT - 1) as f64).round() as usize;
-            grid[y.min(HEIGHT - 1)][x.min(WIDTH - 1)] = *mark;
+            let y = ((high / 2. - value / 2.) / span * (height - 1) as f64).round() as usize;
+            grid[y.min(height - 1)][x.min(WIDTH - 1)] = *mark;
         }
     }
     let label = |row: usize| match row {
         0 => human::metric(metric, Some(high)),
-        _ if row == HEIGHT - 1 => human::metric(metric, Some(low)),
+        _ if row == height - 1 => human::metric(metric, Some(low)),
         _ => String::new(),
     };
     let mut lines = vec![metric.to_owned()];
@@ -63,7 +65,7 @@ mod tests {
 
     #[test]
     fn the_ends_lie_in_the_corners() {
-        let drawing = draw("val.loss", &[curve("falls", &[2., 1., 0.]), curve("lost", &[f64::NAN])]);
+        let drawing = draw("val.loss", &[curve("falls", &[2., 1., 0.]), curve("lost", &[f64::NAN])], HEIGHT);
         let lines: Vec<&str> = drawing.lines().collect();
         assert_eq!(lines[1], "    2.0000 │a");
         assert_eq!(lines[HEIGHT], format!("    0.0000 │{}a", " ".repeat(WIDTH - 1)));
@@ -73,7 +75,7 @@ mod tests {
     #[test]
     fn any_values_can_be_drawn() {
         for values in [&[f64::MAX, f64::MIN][..], &[0.5], &[f64::INFINITY], &[], &[1e-310, 0.]] {
-            let drawing = draw("val.loss", &[curve("odd", values)]);
+            let drawing = draw("val.loss", &[curve("odd", values)], HEIGHT);
             assert!(drawing.lines().all(|line| line.chars().count() <= WIDTH + 12), "{drawing}");
         }
     }
