@@ -3,14 +3,13 @@
 use super::table::{Align, Table};
 use super::{Context, device, human, models, tags};
 use crate::error::{Error, Result};
-use crate::experiment::{self, Experiment, WeightsOptions};
+use crate::experiment::{self, Experiment};
 use crate::registry::blob::Blobs;
-use crate::task::Classify;
+use crate::task;
 use crate::train::task::Task;
 use serde_json::{Map, json};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use zoo::weights::Adapt;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -43,7 +42,7 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
     let device = device::choose(&arguments.device)?;
     let path = Path::new(&arguments.what);
     let is_file = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
-    let (mut experiment, own) = if is_file {
+    let (experiment, own) = if is_file {
         (experiment::load(path, &arguments.overrides)?.experiment, None)
     } else {
         of_run(arguments, context)?
@@ -61,10 +60,8 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
             ));
         }
     };
-    experiment.weights = WeightsOptions::File { file: file.clone(), allow: Adapt::default() };
-    experiment.freeze = None;
     device::set_threads(arguments.threads)?;
-    let task = Classify::new(&experiment, &device, Some(&mut tags::fetch))?;
+    let task = task::of_file(&experiment, &file, &device)?;
     let begun = Instant::now();
     let metrics = task.evaluate(&mut |_| Ok(true))?.expect("an evaluation ends early only where it is told to");
     let seconds = begun.elapsed().as_secs_f64();

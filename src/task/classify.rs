@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use zoo::grad::checkpoint_stages;
 use zoo::models::Entry;
 use zoo::ops::{Target as Classes, cross_entropy, with_direct_convolutions};
-use zoo::params::{LoadReport, Loaded, Params};
+use zoo::params::{LoadReport, Loaded, NormPolicy, Params};
 use zoo::weights::{self, Adapt, Target};
 use zoo::{Model, WeightCard};
 
@@ -102,6 +102,21 @@ impl Classify {
     /// # Errors
     /// Where data, weights or what to freeze do not fit the model.
     pub fn new(experiment: &Experiment, device: &Device, fetch: Option<Fetch<'_>>) -> Result<Self> {
+        let task = Self::build(experiment, device, fetch, &|params, classifier| match &experiment.freeze {
+            Some(options) => freeze::freeze(params, options, classifier),
+            None => Ok(()),
+        })?;
+        experiment.freeze.iter().try_for_each(|options| freeze::check(&task.params, options))?;
+        Ok(task)
+    }
+
+    /// `freeze` makes constants of parameters, before the model is built; it is told the classifier's path.
+    fn build(
+        experiment: &Experiment,
+        device: &Device,
+        fetch: Option<Fetch<'_>>,
+        freeze: &dyn Fn(&Params, Option<&'static str>) -> Result<()>,
+    ) -> Result<Self> {
         let entry = entry(&experiment.model)?;
         let options = experiment.data_options();
         let data = data::open(&options.source, options.on_bad_image)?;
@@ -117,13 +132,8 @@ impl Classify {
             let loaded = first_values(experiment, entry, classes, fetch, &mut weights)?;
             loaded.map_or(Ok(()), |loaded| params.load(loaded))?;
         }
-        if let Some(options) = &experiment.freeze {
-            freeze::freeze(&params, options, entry.card.classifier)?;
-        }
+        freeze(&params, entry.card.classifier)?;
         let model = (entry.build)(classes, params.var_builder(DType::F32, device))?;
-        if let Some(options) = &experiment.freeze {
-            freeze::check(&params, options)?;
-        }
         weights.report = params.report();
 
         let mut warnings = Vec::new();
@@ -389,16 +399,18 @@ pub fn evaluate(
     of_file(experiment, weights, device)?.evaluate(proceed)
 }
 
-/// An experiment's task with the weights in a file, which must fit the model exactly; nothing is frozen.
+/// An experiment's task with the weights in a file, which must fit the model exactly, to be measured: all parameters are
+/// constants, so that filters are kept as the kernels read them.
 ///
 /// # Errors
 /// Where data or weights do not fit.
 pub fn of_file(experiment: &Experiment, weights: &Path, device: &Device) -> Result<Classify> {
     let file = weights.to_path_buf();
     let weights = WeightsOptions::File { file, allow: Adapt::default() };
-    let experiment = Experiment { weights, freeze: None, ..experiment.clone() };
+    let experiment = Experiment { weights, ..experiment.clone() };
     let mut no_hub = |_: &WeightCard| Err(NotFetched::Refused(Error::failed("a file is not fetched")));
-    Classify::new(&experiment, device, Some(&mut no_hub))
+    let freeze = |params: &Params, _| Ok(params.freeze(|_| true, NormPolicy::Frozen)?);
+    Classify::build(&experiment, device, Some(&mut no_hub), &freeze)
 }
 
 #[cfg(test)]
