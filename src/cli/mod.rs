@@ -16,6 +16,7 @@ mod export;
 mod gc;
 mod human;
 mod import;
+mod latex;
 mod listing;
 mod models;
 mod network;

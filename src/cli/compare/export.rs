@@ -2,6 +2,7 @@
 
 use super::{Comparison, Which};
 use crate::cli::human;
+use crate::cli::latex::escaped;
 use crate::compare::Estimate;
 use crate::error::{Error, Result};
 use crate::registry::run::Goal;
@@ -122,31 +123,5 @@ fn latex_cell(metric: &str, estimate: Option<Estimate>, best: Option<f64>) -> St
     match sd {
         Some(sd) => format!("${number_of_mean} \\pm {}$", number(sd)),
         None => format!("${number_of_mean}$"),
-    }
-}
-
-/// Text in which LaTeX finds no command.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::new();
-    for c in text.chars() {
-        match c {
-            '\\' => escaped.push_str("\\textbackslash{}"),
-            '~' => escaped.push_str("\\textasciitilde{}"),
-            '^' => escaped.push_str("\\textasciicircum{}"),
-            '&' | '%' | '$' | '#' | '_' | '{' | '}' => escaped.extend(['\\', c]),
-            c if c.is_control() => escaped.push(' '),
-            c => escaped.push(c),
-        }
-    }
-    escaped
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_is_no_latex() {
-        assert_eq!(escaped("a_b 50 % {x} \\input"), "a\\_b 50 \\% \\{x\\} \\textbackslash{}input");
     }
 }

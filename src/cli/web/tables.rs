@@ -2,6 +2,7 @@
 
 use super::story::{Run, Story};
 use crate::cli::human;
+use crate::cli::latex::escaped;
 use crate::error::{Error, Result};
 use crate::registry::run::Goal;
 use crate::registry::store::short_id;
@@ -56,13 +57,14 @@ pub(super) fn latex(story: &Story) -> String {
     let mut line =
         |cells: Vec<String>| writeln!(text, "{} \\\\", cells.join(" & ")).expect("a String takes everything");
     let mut header = vec!["run".to_owned(), "model".to_owned()];
-    header.extend(settings.iter().map(|setting| escape(&setting.key)));
-    header.extend(measured.iter().map(|name| escape(name)));
+    header.extend(settings.iter().map(|setting| escaped(&setting.key)));
+    header.extend(measured.iter().map(|name| escaped(name)));
     line(header);
     for (i, run) in story.runs.iter().enumerate() {
         let listing = &run.listing;
-        let mut cells = vec![format!("{} ({})", escape(&listing.name), short_id(&listing.id)), escape(&listing.model)];
-        cells.extend(settings.iter().map(|setting| setting.values[i].as_deref().map_or("--".to_owned(), escape)));
+        let mut cells =
+            vec![format!("{} ({})", escaped(&listing.name), short_id(&listing.id)), escaped(&listing.model)];
+        cells.extend(settings.iter().map(|setting| setting.values[i].as_deref().map_or("--".to_owned(), escaped)));
         for name in &measured {
             let others = || story.runs.iter().filter_map(|other| best(other, name));
             let is_best = |value: f64| match run.listing.metrics[*name].goal {
@@ -73,7 +75,7 @@ pub(super) fn latex(story: &Story) -> String {
             cells.push(match best(run, name) {
                 None => "--".to_owned(),
                 Some(value) => {
-                    let shown = escape(&human::metric(name, Some(value)));
+                    let shown = escaped(&human::metric(name, Some(value)));
                     if story.runs.len() > 1 && is_best(value) { format!("\\textbf{{{shown}}}") } else { shown }
                 }
             });
@@ -95,19 +97,4 @@ fn metrics(story: &Story) -> BTreeSet<&String> {
 
 fn best(run: &Run, name: &str) -> Option<f64> {
     run.listing.metrics.get(name)?.best.filter(|value| value.is_finite())
-}
-
-fn escape(text: &str) -> String {
-    let mut escaped = String::new();
-    for character in text.chars() {
-        match character {
-            '\\' => escaped.push_str("\\textbackslash{}"),
-            '&' | '%' | '$' | '#' | '_' | '{' | '}' => escaped.extend(['\\', character]),
-            '~' => escaped.push_str("\\textasciitilde{}"),
-            '^' => escaped.push_str("\\textasciicircum{}"),
-            character if character.is_control() => escaped.push(' '),
-            character => escaped.push(character),
-        }
-    }
-    escaped
 }
