@@ -100,8 +100,5 @@ fn of_run(arguments: &Arguments, context: &mut Context) -> Result<(Experiment, O
         return Ok((experiment, None));
     }
     let blobs = Blobs::beside(context.location.database());
-    let sha256 = &detail.best_checkpoint()?.weights_sha256;
-    // Read once to verify it; the task then reads a file that is known to be sound.
-    blobs.get(sha256)?;
-    Ok((experiment, Some(blobs.path(sha256))))
+    Ok((experiment, Some(blobs.verified(&detail.best_checkpoint()?.weights_sha256)?)))
 }

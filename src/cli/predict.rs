@@ -119,10 +119,7 @@ fn of_run(arguments: &Arguments, device: Device, context: &mut Context) -> Resul
         Some(path) => tags::file(entry.card, path)?,
         None => {
             let blobs = Blobs::beside(context.location.database());
-            let sha256 = &detail.best_checkpoint()?.weights_sha256;
-            // Read once to verify it; the loader then reads a file that is known to be sound.
-            blobs.get(sha256)?;
-            blobs.path(sha256)
+            blobs.verified(&detail.best_checkpoint()?.weights_sha256)?
         }
     };
     let experiment = Experiment::from_canonical(&detail.canonical)?;

@@ -179,6 +179,15 @@ impl Blobs {
         self.folder.join(format!(".{name}.{}.tmp", std::process::id()))
     }
 
+    /// Where a blob lies whose bytes were read once and found to be those that were stored.
+    ///
+    /// # Errors
+    /// As of [`get`](Self::get).
+    pub fn verified(&self, sha256: &str) -> Result<PathBuf> {
+        self.get(sha256)?;
+        Ok(self.path(sha256))
+    }
+
     /// The bytes of a blob, verified.
     ///
     /// # Errors

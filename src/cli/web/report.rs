@@ -93,11 +93,9 @@ pub(in crate::cli) fn run(arguments: &Arguments, context: &mut Context) -> Resul
 /// What the run's best checkpoint does on its validation data.
 fn evaluate(reader: &Reader, detail: &RunDetail, device: &Device) -> Result<Evaluation> {
     let blobs = reader.blobs();
-    let sha256 = &detail.best_checkpoint()?.weights_sha256;
-    // Read once to verify it; the task then reads a file that is known to be sound.
-    blobs.get(sha256)?;
+    let weights = blobs.verified(&detail.best_checkpoint()?.weights_sha256)?;
     let experiment = Experiment::from_canonical(&detail.canonical)?;
-    let task: Classify = task::of_file(&experiment, &blobs.path(sha256), device)?;
+    let task: Classify = task::of_file(&experiment, &weights, device)?;
     if task.data_sha256() != detail.data_sha256 {
         return Err(Error::failed("its data is no longer what it was trained on"));
     }

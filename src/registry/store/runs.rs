@@ -47,22 +47,7 @@ impl Store {
         let config = canonical(&run.config);
         let (source, spec) = (files(pairs(&run.files)), files(pairs(&run.spec_files)));
         let id = self.write(async |connection| -> Tried<i64> {
-            sqlx::query("INSERT INTO experiment (name) VALUES (?) ON CONFLICT DO NOTHING")
-                .bind(&run.experiment)
-                .execute(&mut *connection)
-                .await?;
-            sqlx::query("INSERT INTO config (hash, canonical) VALUES (?, ?) ON CONFLICT DO NOTHING")
-                .bind(hash(&config))
-                .bind(&config)
-                .execute(&mut *connection)
-                .await?;
-            for text in [&source, &spec] {
-                sqlx::query("INSERT INTO source VALUES (?, ?) ON CONFLICT DO NOTHING")
-                    .bind(hash(text))
-                    .bind(text)
-                    .execute(&mut *connection)
-                    .await?;
-            }
+            keep_recipe(connection, &run.experiment, &config, [&source, &spec]).await?;
             let build = build_id(connection, &start.build.into()).await?;
             let code = match &run.origin.code {
                 Some(code) => Some(code_hash(connection, code).await?),
@@ -189,6 +174,32 @@ pub(super) fn fenced_unless(ours: bool, run: &Working) -> Tried<()> {
     }
     let message = format!("another process took over the run {}; this one stops without writing", run.uid);
     Err(Fault::Rule(Error::failed(message)))
+}
+
+/// Keeps what a run is made from, each text once: its experiment's name and resolved text; the sources.
+pub(super) async fn keep_recipe(
+    connection: &mut SqliteConnection,
+    experiment: &str,
+    config: &str,
+    sources: [&str; 2],
+) -> Tried<()> {
+    sqlx::query("INSERT INTO experiment (name) VALUES (?) ON CONFLICT DO NOTHING")
+        .bind(experiment)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("INSERT INTO config (hash, canonical) VALUES (?, ?) ON CONFLICT DO NOTHING")
+        .bind(hash(config))
+        .bind(config)
+        .execute(&mut *connection)
+        .await?;
+    for text in sources {
+        sqlx::query("INSERT INTO source VALUES (?, ?) ON CONFLICT DO NOTHING")
+            .bind(hash(text))
+            .bind(text)
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
 }
 
 pub(super) async fn build_id(connection: &mut SqliteConnection, build: &BuildRecord) -> Tried<i64> {

@@ -3,7 +3,7 @@
 use super::annotations;
 use super::points::{decode, encode, key_id};
 use super::read::json;
-use super::runs::{build_id, code_hash, files, hash};
+use super::runs::{build_id, code_hash, files, hash, keep_recipe};
 use super::{Reader, Store, Tried, signed, step_number, unsigned};
 use crate::error::{Error, Result};
 use crate::registry::Annotations;
@@ -247,22 +247,7 @@ async fn import(connection: &mut SqliteConnection, record: &RunRecord, blobs: &[
     }
     let facts = &record.facts;
     let (source, spec) = (files(record.files.iter().map(pair)), files(record.spec_files.iter().map(pair)));
-    sqlx::query("INSERT INTO experiment (name) VALUES (?) ON CONFLICT DO NOTHING")
-        .bind(&facts.experiment)
-        .execute(&mut *connection)
-        .await?;
-    sqlx::query("INSERT INTO config (hash, canonical) VALUES (?, ?) ON CONFLICT DO NOTHING")
-        .bind(hash(&record.config))
-        .bind(&record.config)
-        .execute(&mut *connection)
-        .await?;
-    for text in [&source, &spec] {
-        sqlx::query("INSERT INTO source VALUES (?, ?) ON CONFLICT DO NOTHING")
-            .bind(hash(text))
-            .bind(text)
-            .execute(&mut *connection)
-            .await?;
-    }
+    keep_recipe(connection, &facts.experiment, &record.config, [&source, &spec]).await?;
     let build = build_id(connection, &record.work.build).await?;
     let code = match &record.code {
         Some(code) => Some(code_hash(connection, code).await?),
