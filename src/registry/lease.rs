@@ -8,6 +8,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+/// What the second of two is told.
+pub(super) const TAKEN: &str = "another process works on this run; wait for it or stop it";
+
 /// The right to work on a run, held as long as this lives.
 #[derive(Debug)]
 pub struct Lease(File);
@@ -31,7 +34,7 @@ impl Lease {
                 Ok(()) => {}
                 Err(error) if error != rustix::io::Errno::WOULDBLOCK => return Err(failed(error.into())),
                 Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
-                Err(_) => return Err(Error::input("another process works on this run; wait for it or stop it")),
+                Err(_) => return Err(Error::input(TAKEN)),
             }
         }
     }

@@ -97,7 +97,7 @@ pub struct AttemptRecord {
 }
 
 /// A row of table checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "the columns of table checkpoint, which the migrations describe")]
 pub struct CheckpointFacts {

@@ -6,14 +6,16 @@
 mod agreement;
 mod annotations;
 mod checkpoints;
+mod dialect;
 pub mod mlflow;
-mod open;
 mod points;
 mod query;
 mod read;
 mod runs;
 mod samples;
 mod select;
+mod sql;
+mod sqlite;
 mod transfer;
 
 pub use agreement::{Agreement, Disagreement, ExactValue};
@@ -28,7 +30,7 @@ pub use select::{Cell, Page, Selection};
 use super::blob::Blobs;
 use super::{Clock, Location};
 use crate::error::{Error, Result};
-use sqlx::{Connection, SqliteConnection};
+use sql::{Connection, Trouble};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
@@ -39,7 +41,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// A registry, open for writing. A process has one.
 #[derive(Debug)]
 pub struct Store {
-    connection: SqliteConnection,
+    connection: Connection,
     runtime: Runtime,
     location: Location,
     blobs: Blobs,
@@ -65,7 +67,7 @@ impl Store {
     /// As [`open`](Self::open).
     pub fn open_on(location: Location, clock: Clock, network: Option<&'static str>) -> Result<Self> {
         let runtime = runtime()?;
-        let connection = runtime.block_on(open::writer(&location, network))?;
+        let connection = runtime.block_on(sqlite::writer(&location, network))?;
         let blobs = Blobs::beside(location.database());
         let name = location.database().file_name().unwrap_or_default().to_string_lossy();
         blobs.create(&name)?;
@@ -108,7 +110,7 @@ impl Store {
     }
 
     /// Runs `work` in one transaction, again from its start where others were in the way.
-    fn write<T>(&mut self, work: impl AsyncFnMut(&mut SqliteConnection) -> Tried<T>) -> Result<T> {
+    fn write<T>(&mut self, work: impl AsyncFnMut(&mut Connection) -> Tried<T>) -> Result<T> {
         let patience = self.patience;
         match self.try_write(patience, work)? {
             Some(value) => Ok(value),
@@ -125,7 +127,7 @@ impl Store {
     fn try_write<T>(
         &mut self,
         patience: Duration,
-        mut work: impl AsyncFnMut(&mut SqliteConnection) -> Tried<T>,
+        mut work: impl AsyncFnMut(&mut Connection) -> Tried<T>,
     ) -> Result<Option<T>> {
         let Store { connection, runtime, location, network, .. } = self;
         runtime.block_on(async {
@@ -133,9 +135,10 @@ impl Store {
             let mut pause = Duration::from_millis(5);
             let mut is_new = false;
             loop {
+                let trouble = sqlite::trouble;
                 match transaction(connection, &mut work).await {
                     Ok(value) => return Ok(Some(value)),
-                    Err(Fault::Sql(error)) if is_busy(&error) => {
+                    Err(Fault::Sql(error)) if trouble(&error) == Trouble::Busy => {
                         if begun.elapsed() >= patience {
                             return Ok(None);
                         }
@@ -143,9 +146,9 @@ impl Store {
                         std::thread::sleep(pause + Duration::from_millis(u64::from(std::process::id() % 7)));
                         pause = (2 * pause).min(Duration::from_millis(100));
                     }
-                    Err(Fault::Sql(error)) if is_disk(&error) && !is_new => {
+                    Err(Fault::Sql(error)) if trouble(&error) == Trouble::Disk && !is_new => {
                         is_new = true;
-                        *connection = open::again(location, *network)
+                        *connection = sqlite::again(location, *network)
                             .await
                             .map_err(|_| Fault::Sql(error).explain(location.database()))?;
                     }
@@ -157,13 +160,18 @@ impl Store {
 }
 
 async fn transaction<T>(
-    connection: &mut SqliteConnection,
-    work: &mut impl AsyncFnMut(&mut SqliteConnection) -> Tried<T>,
+    connection: &mut Connection,
+    work: &mut impl AsyncFnMut(&mut Connection) -> Tried<T>,
 ) -> Tried<T> {
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    let value = work(&mut transaction).await?;
-    transaction.commit().await?;
-    Ok(value)
+    connection.begin().await?;
+    let done = match work(connection).await {
+        Ok(value) => connection.commit().await.map(|()| value).map_err(Fault::Sql),
+        Err(fault) => Err(fault),
+    };
+    if done.is_err() {
+        connection.roll_back().await;
+    }
+    done
 }
 
 /// What happens inside a transaction: an error of SQLite, or a rule of ours that was broken.
@@ -193,32 +201,8 @@ impl Fault {
             Fault::Rule(error) => return error,
             Fault::Sql(error) => error,
         };
-        let path = database.display();
-        match primary_code(&error) {
-            Some(5 | 6) => Error::failed(format!("{path} is locked by another program")),
-            Some(8) => Error::disk(format!("{path} cannot be written: it is read-only; pass --registry PATH")),
-            Some(10) => Error::disk(format!("the disk failed under {path}: {error}")),
-            Some(11) => Error::disk(format!("{path} is damaged: {error}; restore it from a copy")),
-            Some(13) => Error::disk(format!("the disk of {path} is full; free some space, then resume the run")),
-            Some(14) => Error::disk(format!("cannot open {path}: {error}; pass another --registry PATH")),
-            Some(26) => Error::input(format!("{path} is not a SQLite database; pass another --registry PATH")),
-            _ => Error::failed(format!("{path}: {error}")),
-        }
+        sqlite::explain(&error, database)
     }
-}
-
-fn is_busy(error: &sqlx::Error) -> bool {
-    matches!(primary_code(error), Some(5 | 6))
-}
-
-/// Full, read-only or broken, or a file that cannot be opened.
-fn is_disk(error: &sqlx::Error) -> bool {
-    matches!(primary_code(error), Some(8 | 10 | 13 | 14))
-}
-
-/// SQLite's result code without its extension bits.
-fn primary_code(error: &sqlx::Error) -> Option<i32> {
-    error.as_database_error()?.code()?.parse::<i32>().ok().map(|code| code & 0xff)
 }
 
 fn runtime() -> Result<Runtime> {
@@ -234,6 +218,11 @@ fn signed(value: u64) -> i64 {
 /// A step in SQLite's integers.
 fn step_number(step: u64) -> Result<i64> {
     i64::try_from(step).map_err(|_| Error::failed(format!("step {step} does not fit the registry")))
+}
+
+/// Bytes in hexadecimal.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A column that a schema rule keeps at zero or more.

@@ -1,6 +1,7 @@
 //! Whether two runs recorded the same: value by value, bit for bit.
 
 use super::points::decode;
+use super::sql::{query_as, query_scalar};
 use super::{Reader, Tried, step_number, unsigned};
 use crate::error::Result;
 use crate::registry::run::{RunListing, RunState};
@@ -56,13 +57,13 @@ struct Row {
 /// All (metric, step) of either run up to step `?3`; at that step itself only what both have.
 const PAIRS: &str = "
 WITH measured AS (
-    SELECT id FROM metric_key WHERE name GLOB 'system.*'
+    SELECT id FROM metric_key WHERE substr(name, 1, 7) = 'system.'
 ), pair AS (
     SELECT key_id, step FROM metric WHERE run_id = ?1 AND step <= ?3 AND key_id NOT IN (SELECT id FROM measured)
     UNION SELECT key_id, step FROM metric WHERE run_id = ?2 AND step <= ?3 AND key_id NOT IN (SELECT id FROM measured)
 ), compared AS (
     SELECT metric_key.name, pair.key_id, pair.step, a.value AS a_value, a.flag AS a_flag, b.value AS b_value, b.flag AS b_flag,
-        a.flag IS NOT b.flag OR a.value IS NOT b.value AS differs
+        a.flag IS DISTINCT FROM b.flag OR a.value IS DISTINCT FROM b.value AS differs
     FROM pair JOIN metric_key ON metric_key.id = pair.key_id
         LEFT JOIN metric AS a ON a.run_id = ?1 AND a.key_id = pair.key_id AND a.step = pair.step
         LEFT JOIN metric AS b ON b.run_id = ?2 AND b.key_id = pair.key_id AND b.step = pair.step
@@ -81,18 +82,17 @@ impl Reader {
         let last = step_number(if whole { u64::MAX >> 1 } else { shorter })?;
         self.read(async |connection| -> Tried<Agreement> {
             let id = "SELECT id FROM run WHERE uid = ?";
-            let a: i64 = sqlx::query_scalar(id).bind(&a.id).fetch_one(&mut *connection).await?;
-            let b: i64 = sqlx::query_scalar(id).bind(&b.id).fetch_one(&mut *connection).await?;
+            let a: i64 = query_scalar(id).bind(&a.id).fetch_one(&mut *connection).await?;
+            let b: i64 = query_scalar(id).bind(&b.id).fetch_one(&mut *connection).await?;
             let counted =
-                sqlx::AssertSqlSafe(format!("{PAIRS} SELECT count(*), coalesce(sum(differs), 0) FROM compared"));
+                sqlx::AssertSqlSafe(format!("{PAIRS} SELECT count(*), count(*) FILTER (WHERE differs) FROM compared"));
             let (values, different): (i64, i64) =
-                sqlx::query_as(counted).bind(a).bind(b).bind(last).fetch_one(&mut *connection).await?;
+                query_as(counted).bind(a).bind(b).bind(last).fetch_one(&mut *connection).await?;
             let first = sqlx::AssertSqlSafe(format!(
                 "{PAIRS} SELECT name, step, a_value, a_flag, b_value, b_flag FROM compared WHERE differs
                  ORDER BY step, key_id LIMIT 1"
             ));
-            let first: Option<Row> =
-                sqlx::query_as(first).bind(a).bind(b).bind(last).fetch_optional(connection).await?;
+            let first: Option<Row> = query_as(first).bind(a).bind(b).bind(last).fetch_optional(connection).await?;
             let exact = |value, flag: Option<i64>| flag.map(|flag| ExactValue(decode(value, flag)));
             Ok(Agreement {
                 values: unsigned(values),

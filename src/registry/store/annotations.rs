@@ -1,9 +1,10 @@
 //! Tags, groups, notes, and what is put away. They change, so nothing of a run's own record is touched.
 
+use super::sql::{Connection, query, query_scalar};
 use super::{Page, Store, Tried};
 use crate::error::Result;
 use crate::registry::annotations::{Annotations, Change};
-use sqlx::SqliteConnection;
+use sqlx::AssertSqlSafe;
 use std::collections::BTreeSet;
 
 impl Store {
@@ -18,7 +19,7 @@ impl Store {
 }
 
 /// What is said of a run that was just created.
-pub(super) async fn insert(connection: &mut SqliteConnection, run: i64, said: &Annotations) -> Tried<()> {
+pub(super) async fn insert(connection: &mut Connection, run: i64, said: &Annotations) -> Tried<()> {
     let change = Change {
         add_tags: said.tags.clone(),
         group: said.group.clone().map(Some),
@@ -30,13 +31,14 @@ pub(super) async fn insert(connection: &mut SqliteConnection, run: i64, said: &A
 }
 
 /// Changes what is said of the runs with these ids, a JSON array; says which of them it did change.
-async fn apply(connection: &mut SqliteConnection, ids: &str, change: &Change, now: i64) -> Tried<BTreeSet<i64>> {
+async fn apply(connection: &mut Connection, ids: &str, change: &Change, now: i64) -> Tried<BTreeSet<i64>> {
+    let numbers = connection.dialect().numbers();
     let mut changed = BTreeSet::new();
     for tag in &change.add_tags {
-        let rows: Vec<i64> = sqlx::query_scalar(
-            "INSERT INTO tag (run_id, name) SELECT value, ?2 FROM json_each(?1) WHERE TRUE
-             ON CONFLICT DO NOTHING RETURNING run_id",
-        )
+        let rows: Vec<i64> = query_scalar(AssertSqlSafe(format!(
+            "INSERT INTO tag (run_id, name) SELECT value, ?2 FROM ({numbers}) AS chosen WHERE TRUE
+             ON CONFLICT DO NOTHING RETURNING run_id"
+        )))
         .bind(ids)
         .bind(tag)
         .fetch_all(&mut *connection)
@@ -44,9 +46,9 @@ async fn apply(connection: &mut SqliteConnection, ids: &str, change: &Change, no
         changed.extend(rows);
     }
     for tag in &change.remove_tags {
-        let rows: Vec<i64> = sqlx::query_scalar(
-            "DELETE FROM tag WHERE name = ?2 AND run_id IN (SELECT value FROM json_each(?1)) RETURNING run_id",
-        )
+        let rows: Vec<i64> = query_scalar(AssertSqlSafe(format!(
+            "DELETE FROM tag WHERE name = ?2 AND run_id IN ({numbers}) RETURNING run_id"
+        )))
         .bind(ids)
         .bind(tag)
         .fetch_all(&mut *connection)
@@ -54,18 +56,18 @@ async fn apply(connection: &mut SqliteConnection, ids: &str, change: &Change, no
         changed.extend(rows);
     }
     if change.group.is_some() || change.note.is_some() || change.archived.is_some() {
-        sqlx::query(
-            "INSERT INTO annotation (run_id) SELECT value FROM json_each(?1) WHERE TRUE ON CONFLICT DO NOTHING",
-        )
+        query(AssertSqlSafe(format!(
+            "INSERT INTO annotation (run_id) SELECT value FROM ({numbers}) AS chosen WHERE TRUE ON CONFLICT DO NOTHING"
+        )))
         .bind(ids)
         .execute(&mut *connection)
         .await?;
     }
     if let Some(group) = &change.group {
-        let rows: Vec<i64> = sqlx::query_scalar(
+        let rows: Vec<i64> = query_scalar(AssertSqlSafe(format!(
             "UPDATE annotation SET run_group = ?2
-             WHERE run_id IN (SELECT value FROM json_each(?1)) AND run_group IS NOT ?2 RETURNING run_id",
-        )
+             WHERE run_id IN ({numbers}) AND run_group IS DISTINCT FROM ?2 RETURNING run_id"
+        )))
         .bind(ids)
         .bind(group)
         .fetch_all(&mut *connection)
@@ -73,10 +75,10 @@ async fn apply(connection: &mut SqliteConnection, ids: &str, change: &Change, no
         changed.extend(rows);
     }
     if let Some(note) = &change.note {
-        let rows: Vec<i64> = sqlx::query_scalar(
+        let rows: Vec<i64> = query_scalar(AssertSqlSafe(format!(
             "UPDATE annotation SET note = ?2
-             WHERE run_id IN (SELECT value FROM json_each(?1)) AND note IS NOT ?2 RETURNING run_id",
-        )
+             WHERE run_id IN ({numbers}) AND note IS DISTINCT FROM ?2 RETURNING run_id"
+        )))
         .bind(ids)
         .bind(note)
         .fetch_all(&mut *connection)
@@ -84,10 +86,10 @@ async fn apply(connection: &mut SqliteConnection, ids: &str, change: &Change, no
         changed.extend(rows);
     }
     if let Some(archived) = change.archived {
-        let rows: Vec<i64> = sqlx::query_scalar(
-            "UPDATE annotation SET archived_ms = iif(?2, ?3, NULL)
-             WHERE run_id IN (SELECT value FROM json_each(?1)) AND (archived_ms IS NOT NULL) <> ?2 RETURNING run_id",
-        )
+        let rows: Vec<i64> = query_scalar(AssertSqlSafe(format!(
+            "UPDATE annotation SET archived_ms = CASE WHEN ?2 THEN ?3 END
+             WHERE run_id IN ({numbers}) AND (archived_ms IS NOT NULL) <> ?2 RETURNING run_id"
+        )))
         .bind(ids)
         .bind(archived)
         .bind(now)

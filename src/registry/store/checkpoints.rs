@@ -1,12 +1,12 @@
 //! Checkpoints: their rows, and which blobs are still needed.
 
 use super::runs::Working;
+use super::sql::{Connection, query, query_scalar};
 use super::{Reader, Store, Tried, step_number};
 use crate::error::Result;
 use crate::registry::blob::Stored;
 use crate::train::event::Role;
 use serde::{Deserialize, Serialize};
-use sqlx::SqliteConnection;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -27,36 +27,42 @@ pub struct NewCheckpoint {
 
 /// Writes the rows of checkpoints, and drops those of checkpoints that are no longer kept.
 pub(super) async fn insert_checkpoints(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     run: &Working,
     checkpoints: &[NewCheckpoint],
     now: i64,
 ) -> Tried<()> {
     for checkpoint in checkpoints {
         for blob in [&checkpoint.weights, &checkpoint.state] {
-            sqlx::query("INSERT INTO artifact (sha256, bytes) VALUES (?, ?) ON CONFLICT DO NOTHING")
+            query("INSERT INTO artifact (sha256, bytes) VALUES (?, ?) ON CONFLICT DO NOTHING")
                 .bind(&blob.sha256)
                 .bind(step_number(blob.bytes)?)
                 .execute(&mut *connection)
                 .await?;
         }
-        sqlx::query("INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?, ?, ?, ?, ?)")
-            .bind(run.id)
-            .bind(step_number(checkpoint.step)?)
-            .bind(checkpoint.role.name())
-            .bind(&checkpoint.weights.sha256)
-            .bind(&checkpoint.state.sha256)
-            .bind(checkpoint.metric_digest.as_slice())
-            .bind(now)
-            .execute(&mut *connection)
-            .await?;
+        query(
+            "INSERT INTO checkpoint (run_id, step, role, weights_sha256, state_sha256, metric_digest, created_ms)
+             VALUES (?, ?, ?, ?, ?, ?, ?)
+             ON CONFLICT (run_id, step, role) DO UPDATE SET weights_sha256 = excluded.weights_sha256,
+                 state_sha256 = excluded.state_sha256, metric_digest = excluded.metric_digest,
+                 created_ms = excluded.created_ms",
+        )
+        .bind(run.id)
+        .bind(step_number(checkpoint.step)?)
+        .bind(checkpoint.role.name())
+        .bind(&checkpoint.weights.sha256)
+        .bind(&checkpoint.state.sha256)
+        .bind(checkpoint.metric_digest.as_slice())
+        .bind(now)
+        .execute(&mut *connection)
+        .await?;
     }
     if checkpoints.is_empty() {
         return Ok(());
     }
     let keep_last = i64::try_from(run.keep_last).unwrap_or(i64::MAX);
     for (role, kept) in [(Role::Last, keep_last), (Role::Best, 1)] {
-        sqlx::query(
+        query(
             "DELETE FROM checkpoint WHERE run_id = ?1 AND role = ?2 AND step NOT IN
              (SELECT step FROM checkpoint WHERE run_id = ?1 AND role = ?2 ORDER BY step DESC LIMIT ?3)",
         )
@@ -78,7 +84,7 @@ impl Store {
     /// Where the registry cannot be written.
     pub fn forget_unreferenced(&mut self) -> Result<Vec<String>> {
         let forgotten = self.try_write(Duration::ZERO, async |connection| -> Tried<_> {
-            let forgotten = sqlx::query_scalar(
+            let forgotten = query_scalar(
                 "DELETE FROM artifact
                  WHERE sha256 NOT IN (SELECT weights_sha256 FROM checkpoint)
                    AND sha256 NOT IN (SELECT state_sha256 FROM checkpoint)
@@ -98,7 +104,7 @@ impl Reader {
     pub fn referenced(&mut self) -> Result<BTreeSet<String>> {
         let names: Vec<String> = self.read(async |connection| -> Tried<_> {
             let both = "SELECT weights_sha256 FROM checkpoint UNION SELECT state_sha256 FROM checkpoint";
-            Ok(sqlx::query_scalar(both).fetch_all(connection).await?)
+            Ok(query_scalar(both).fetch_all(connection).await?)
         })?;
         Ok(names.into_iter().collect())
     }
@@ -109,7 +115,7 @@ impl Reader {
     /// Where the registry cannot be read.
     pub fn run_ids(&mut self) -> Result<BTreeSet<String>> {
         let ids: Vec<String> = self.read(async |connection| -> Tried<_> {
-            Ok(sqlx::query_scalar("SELECT uid FROM run").fetch_all(connection).await?)
+            Ok(query_scalar("SELECT uid FROM run").fetch_all(connection).await?)
         })?;
         Ok(ids.into_iter().collect())
     }

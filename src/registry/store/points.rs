@@ -2,13 +2,14 @@
 
 use super::checkpoints::{NewCheckpoint, insert_checkpoints};
 use super::runs::{Working, fenced_unless};
+use super::sql::{Connection, query, query_as, query_scalar};
 use super::{Store, Tried, step_number};
 use crate::error::Result;
 use crate::registry::RunState;
 use crate::registry::run::{Point, is_measured};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sqlx::{AssertSqlSafe, SqliteConnection};
+use sqlx::AssertSqlSafe;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -73,10 +74,11 @@ impl Store {
     }
 }
 
-pub(super) async fn flush(connection: &mut SqliteConnection, run: &Working, batch: &Batch, now: i64) -> Tried<u64> {
+pub(super) async fn flush(connection: &mut Connection, run: &Working, batch: &Batch, now: i64) -> Tried<u64> {
     let cursor = batch.points.iter().map(|point| point.step).max().map(step_number).transpose()?;
-    let changed = sqlx::query(
-        "UPDATE run SET hb_seq = hb_seq + 1, hb_ms = ?3, cursor_step = max(cursor_step, coalesce(?4, -1)),
+    let changed = query(
+        "UPDATE run SET hb_seq = hb_seq + 1, hb_ms = ?3,
+                        cursor_step = CASE WHEN ?4 > cursor_step THEN ?4 ELSE cursor_step END,
                         metric_digest = coalesce(?5, metric_digest), plan = coalesce(?6, plan)
          WHERE id = ?1 AND lease_epoch = ?2",
     )
@@ -88,11 +90,13 @@ pub(super) async fn flush(connection: &mut SqliteConnection, run: &Working, batc
     .bind(batch.plan.as_ref().map(super::runs::canonical))
     .execute(&mut *connection)
     .await?;
-    fenced_unless(changed.rows_affected() == 1, run)?;
-    sqlx::query(
-        "UPDATE attempt SET seconds = max(seconds, ?), samples = max(samples, ?),
-                            step_seconds = max(step_seconds, ?), data_seconds = max(data_seconds, ?)
-         WHERE run_id = ? AND lease_epoch = ?",
+    fenced_unless(changed == 1, run)?;
+    query(
+        "UPDATE attempt SET seconds = CASE WHEN ?1 > seconds THEN ?1 ELSE seconds END,
+                            samples = CASE WHEN ?2 > samples THEN ?2 ELSE samples END,
+                            step_seconds = CASE WHEN ?3 > step_seconds THEN ?3 ELSE step_seconds END,
+                            data_seconds = CASE WHEN ?4 > data_seconds THEN ?4 ELSE data_seconds END
+         WHERE run_id = ?5 AND lease_epoch = ?6",
     )
     .bind(batch.seconds)
     .bind(step_number(batch.samples)?)
@@ -103,7 +107,7 @@ pub(super) async fn flush(connection: &mut SqliteConnection, run: &Working, batc
     .execute(&mut *connection)
     .await?;
     for (step, message) in &batch.warnings {
-        sqlx::query(
+        query(
             "INSERT INTO warning (run_id, step, message, created_ms) SELECT ?1, ?2, ?3, ?4
              WHERE NOT EXISTS (SELECT 1 FROM warning WHERE run_id = ?1 AND step = ?2 AND message = ?3)",
         )
@@ -123,16 +127,11 @@ pub(super) async fn flush(connection: &mut SqliteConnection, run: &Working, batc
 }
 
 /// Returns how many were there with other bits.
-async fn insert_points(connection: &mut SqliteConnection, run: &Working, points: &[Point]) -> Tried<u64> {
-    let mut keys = HashMap::new();
-    for point in points {
-        if !keys.contains_key(point.metric.as_str()) {
-            keys.insert(point.metric.as_str(), key_id(connection, &point.metric).await?);
-        }
-    }
+async fn insert_points(connection: &mut Connection, run: &Working, points: &[Point]) -> Tried<u64> {
+    let keys = key_ids(connection, points).await?;
     let mut mismatches = 0;
     for points in points.chunks(ROWS) {
-        if insert(connection, run, &keys, points).await? == points.len() as u64 {
+        if insert(connection, run.id, &keys, points).await? == points.len() as u64 {
             continue;
         }
         for point in points.iter().filter(|point| !is_measured(&point.metric)) {
@@ -142,18 +141,36 @@ async fn insert_points(connection: &mut SqliteConnection, run: &Working, points:
     Ok(mismatches)
 }
 
-pub(super) async fn key_id(connection: &mut SqliteConnection, metric: &str) -> Tried<i64> {
-    let known: Option<i64> = sqlx::query_scalar("SELECT id FROM metric_key WHERE name = ?")
-        .bind(metric)
-        .fetch_optional(&mut *connection)
-        .await?;
-    match known {
+/// Stores the points of a run that has none.
+pub(super) async fn insert_all(connection: &mut Connection, run: i64, points: &[Point]) -> Tried<()> {
+    let keys = key_ids(connection, points).await?;
+    for points in points.chunks(ROWS) {
+        insert(connection, run, &keys, points).await?;
+    }
+    Ok(())
+}
+
+async fn key_ids<'p>(connection: &mut Connection, points: &'p [Point]) -> Tried<HashMap<&'p str, i64>> {
+    let mut keys = HashMap::new();
+    for point in points {
+        if !keys.contains_key(point.metric.as_str()) {
+            keys.insert(point.metric.as_str(), key_id(connection, &point.metric).await?);
+        }
+    }
+    Ok(keys)
+}
+
+pub(super) async fn key_id(connection: &mut Connection, metric: &str) -> Tried<i64> {
+    let find = "SELECT id FROM metric_key WHERE name = ?";
+    if let Some(id) = query_scalar(find).bind(metric).fetch_optional(&mut *connection).await? {
+        return Ok(id);
+    }
+    let insert = "INSERT INTO metric_key (name, goal) VALUES (?, ?) ON CONFLICT DO NOTHING RETURNING id";
+    let inserted = query_scalar(insert).bind(metric).bind(goal(metric)).fetch_optional(&mut *connection).await?;
+    match inserted {
         Some(id) => Ok(id),
-        None => Ok(sqlx::query_scalar("INSERT INTO metric_key (name, goal) VALUES (?, ?) RETURNING id")
-            .bind(metric)
-            .bind(goal(metric))
-            .fetch_one(connection)
-            .await?),
+        // Another process was first.
+        None => Ok(query_scalar(find).bind(metric).fetch_one(connection).await?),
     }
 }
 
@@ -168,28 +185,23 @@ fn goal(metric: &str) -> Option<&'static str> {
 }
 
 /// Inserts the points that are not there yet, and returns how many those were.
-async fn insert(
-    connection: &mut SqliteConnection,
-    run: &Working,
-    keys: &HashMap<&str, i64>,
-    points: &[Point],
-) -> Tried<u64> {
+async fn insert(connection: &mut Connection, run: i64, keys: &HashMap<&str, i64>, points: &[Point]) -> Tried<u64> {
     let rows = vec!["(?, ?, ?, ?, ?)"; points.len()].join(", ");
     let sql = format!("INSERT INTO metric (run_id, key_id, step, value, flag) VALUES {rows} ON CONFLICT DO NOTHING");
-    let mut query = sqlx::query(AssertSqlSafe(sql));
+    let mut query = query(AssertSqlSafe(sql));
     for point in points {
         let (value, flag) = encode(point.value);
         let key = keys[point.metric.as_str()];
-        query = query.bind(run.id).bind(key).bind(step_number(point.step)?).bind(value).bind(flag);
+        query = query.bind(run).bind(key).bind(step_number(point.step)?).bind(value).bind(flag);
     }
-    Ok(query.execute(connection).await?.rows_affected())
+    Ok(query.execute(connection).await?)
 }
 
 /// Whether a point's value is the one that is stored, bit for bit; where not, that is noted.
-async fn is_stored(connection: &mut SqliteConnection, run: &Working, key: i64, point: &Point) -> Tried<bool> {
+async fn is_stored(connection: &mut Connection, run: &Working, key: i64, point: &Point) -> Tried<bool> {
     let step = step_number(point.step)?;
     let (old_value, old_flag): (Option<f64>, i64) =
-        sqlx::query_as("SELECT value, flag FROM metric WHERE run_id = ? AND key_id = ? AND step = ?")
+        query_as("SELECT value, flag FROM metric WHERE run_id = ? AND key_id = ? AND step = ?")
             .bind(run.id)
             .bind(key)
             .bind(step)
@@ -199,7 +211,7 @@ async fn is_stored(connection: &mut SqliteConnection, run: &Working, key: i64, p
     if old == new {
         return Ok(true);
     }
-    sqlx::query("INSERT INTO replay_mismatch VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
+    query("INSERT INTO replay_mismatch VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
         .bind(run.id)
         .bind(key)
         .bind(step)
@@ -212,7 +224,7 @@ async fn is_stored(connection: &mut SqliteConnection, run: &Working, key: i64, p
 }
 
 /// SQLite turns NaN into NULL and -0.0 into 0.0; the flag remembers.
-pub(super) fn encode(value: f64) -> (Option<f64>, i64) {
+fn encode(value: f64) -> (Option<f64>, i64) {
     match value {
         nan if nan.is_nan() => (None, 1),
         zero if zero == 0.0 && zero.is_sign_negative() => (Some(0.0), 2),

@@ -1,9 +1,9 @@
 //! `resnet-zoo sql`: one statement that reads.
 
-use super::Reader;
+use super::sql::{Connection, Row, Scalar};
+use super::{Reader, hex};
 use crate::error::{Error, Result};
 use serde_json::Value;
-use sqlx::{AssertSqlSafe, Column, Executor, Row, SqlSafeStr, SqliteConnection, Statement, TypeInfo, ValueRef};
 
 /// What a statement returned.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,30 +27,21 @@ impl Reader {
     }
 }
 
-async fn answer(connection: &mut SqliteConnection, sql: String) -> sqlx::Result<Answer> {
-    let described = (&mut *connection).prepare(AssertSqlSafe(sql.clone()).into_sql_str()).await?;
-    let columns = described.columns().iter().map(|column| column.name().to_owned()).collect();
-    let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(connection).await?;
-    let rows =
-        rows.iter().map(|row| (0..row.len()).map(|index| cell(row, index)).collect()).collect::<sqlx::Result<_>>();
-    Ok(Answer { columns, rows: rows? })
+async fn answer(connection: &mut Connection, sql: String) -> sqlx::Result<Answer> {
+    let (columns, rows) = connection.answer(sql).await?;
+    let cells = |row: &Row| (0..row.len()).map(|index| Ok(json(row.value(index)?))).collect();
+    Ok(Answer { columns, rows: rows.iter().map(cells).collect::<sqlx::Result<_>>()? })
 }
 
-pub(super) fn cell(row: &sqlx::sqlite::SqliteRow, index: usize) -> sqlx::Result<Value> {
-    let raw = row.try_get_raw(index)?;
-    if raw.is_null() {
-        return Ok(Value::Null);
+fn json(value: Scalar) -> Value {
+    match value {
+        Scalar::Null => Value::Null,
+        Scalar::Integer(value) => value.into(),
+        // JSON has no infinity.
+        Scalar::Real(value) => value.into(),
+        Scalar::Text(text) => text.into(),
+        Scalar::Blob(bytes) => hex(&bytes).into(),
     }
-    let kind = raw.type_info().name().to_owned();
-    Ok(match kind.as_str() {
-        "INTEGER" | "BOOLEAN" => row.try_get_unchecked::<i64, _>(index)?.into(),
-        "REAL" | "NUMERIC" => row.try_get_unchecked::<f64, _>(index)?.into(),
-        "BLOB" => {
-            let bytes: Vec<u8> = row.try_get_unchecked(index)?;
-            bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
-        }
-        _ => row.try_get_unchecked::<String, _>(index)?.into(),
-    })
 }
 
 fn text_of(error: &sqlx::Error) -> String {

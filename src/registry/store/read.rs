@@ -1,15 +1,19 @@
 //! What the registry answers.
 
+use super::dialect::Dialect;
 use super::points::decode;
-use super::{Fault, Page, Tried, open, runtime, step_number, unsigned};
+use super::sql::{Connection, query_as, query_scalar};
+use super::sqlite;
+use super::{Fault, Page, Tried, hex, runtime, step_number, unsigned};
 use crate::error::{Error, Result};
 use crate::registry::blob::Blobs;
+use crate::registry::clock::rfc3339;
 use crate::registry::formats::Series;
 use crate::registry::lease::Lease;
 use crate::registry::run::{CheckpointRecord, Goal, MetricSummary, Origin, Point, RunDetail, RunListing, RunState};
 use crate::registry::{Clock, Code, Location, Process};
 use resnet_codegen::diagnostic::did_you_mean;
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::{AssertSqlSafe, FromRow};
 use std::collections::BTreeMap;
 use tokio::runtime::Runtime;
 
@@ -19,7 +23,7 @@ const SILENCE_MS: i64 = 60_000;
 /// A registry, open for reading: this connection cannot change it.
 #[derive(Debug)]
 pub struct Reader {
-    pub(super) connection: SqliteConnection,
+    pub(super) connection: Connection,
     pub(super) runtime: Runtime,
     location: Location,
     process: Process,
@@ -35,14 +39,13 @@ struct Row {
     model: String,
     state: String,
     reason: Option<String>,
-    created: String,
     created_ms: i64,
     seconds: f64,
     cursor_step: i64,
     plan: Option<String>,
     seed: i64,
-    config_sha256: String,
-    metric_digest: Option<String>,
+    config_hash: Vec<u8>,
+    metric_digest: Option<Vec<u8>>,
     hb_ms: i64,
     host: String,
     boot_id: String,
@@ -53,18 +56,21 @@ struct Row {
     tags: String,
 }
 
-const LISTING: &str = "
-SELECT run.id, uid, run.name, experiment.name AS experiment, model, state, reason,
-    strftime('%Y-%m-%dT%H:%M:%SZ', created_ms / 1000, 'unixepoch') AS created, created_ms,
-    (SELECT sum(seconds) FROM attempt WHERE run_id = run.id) AS seconds,
-    cursor_step, plan, seed, lower(hex(config_hash)) AS config_sha256,
-    nullif(lower(hex(metric_digest)), '') AS metric_digest,
-    hb_ms, attempt.host, attempt.boot_id, attempt.device, run_group, note, archived_ms IS NOT NULL AS archived,
-    (SELECT json_group_array(tag.name ORDER BY tag.name) FROM tag WHERE run_id = run.id) AS tags
-FROM run JOIN experiment ON experiment.id = experiment_id
-    JOIN attempt ON attempt.run_id = run.id AND attempt.lease_epoch = run.lease_epoch
-    LEFT JOIN annotation ON annotation.run_id = run.id
-WHERE run.id IN (SELECT value FROM json_each(?))";
+/// The runs with the ids that a JSON array names.
+fn listing(dialect: Dialect) -> AssertSqlSafe<String> {
+    let (tags, numbers) = (dialect.tags(), dialect.numbers());
+    AssertSqlSafe(format!(
+        "SELECT run.id, uid, run.name, experiment.name AS experiment, model, state, reason, created_ms,
+            (SELECT sum(seconds) FROM attempt WHERE run_id = run.id) AS seconds,
+            cursor_step, plan, seed, config_hash, metric_digest,
+            hb_ms, attempt.host, attempt.boot_id, attempt.device, run_group, note, archived_ms IS NOT NULL AS archived,
+            {tags} AS tags
+         FROM run JOIN experiment ON experiment.id = experiment_id
+            JOIN attempt ON attempt.run_id = run.id AND attempt.lease_epoch = run.lease_epoch
+            LEFT JOIN annotation ON annotation.run_id = run.id
+         WHERE run.id IN ({numbers})"
+    ))
+}
 
 impl Reader {
     /// Opens a registry that exists.
@@ -73,7 +79,7 @@ impl Reader {
     /// Where there is none, or where the file is something else or from a newer version.
     pub fn open(location: Location, clock: Clock) -> Result<Self> {
         let runtime = runtime()?;
-        let connection = runtime.block_on(open::reader(&location))?;
+        let connection = runtime.block_on(sqlite::reader(&location))?;
         Ok(Reader { connection, runtime, location, process: Process::current(), clock })
     }
 
@@ -94,7 +100,7 @@ impl Reader {
     /// Where no run or more than one fits.
     pub fn find(&mut self, wanted: &str) -> Result<RunListing> {
         let exact = self.read(async |connection| -> Tried<Option<i64>> {
-            Ok(sqlx::query_scalar(
+            Ok(query_scalar(
                 "SELECT id FROM run LEFT JOIN annotation ON run_id = id WHERE uid = ?1 OR name = ?1
                  ORDER BY uid = ?1 DESC, archived_ms IS NOT NULL, id DESC LIMIT 1",
             )
@@ -123,8 +129,8 @@ impl Reader {
             return Ok(Vec::new());
         }
         self.read(async |connection| -> Tried<Vec<i64>> {
-            Ok(sqlx::query_scalar(
-                "SELECT id FROM run WHERE substr(uid, 1, length(?1)) = ?1 OR substr(uid, -length(?1)) = ?1
+            Ok(query_scalar(
+                "SELECT id FROM run WHERE substr(uid, 1, length(?1)) = ?1 OR substr(uid, 37 - length(?1)) = ?1
                  ORDER BY id DESC LIMIT 10",
             )
             .bind(digits)
@@ -135,7 +141,7 @@ impl Reader {
 
     fn not_found(&mut self, wanted: &str) -> Result<Error> {
         let names = self.read(async |connection| -> Tried<Vec<String>> {
-            Ok(sqlx::query_scalar("SELECT DISTINCT name FROM run UNION ALL SELECT substr(uid, -8) FROM run")
+            Ok(query_scalar("SELECT DISTINCT name FROM run UNION ALL SELECT substr(uid, 29) FROM run")
                 .fetch_all(connection)
                 .await?)
         })?;
@@ -153,7 +159,7 @@ impl Reader {
     pub fn listings(&mut self, page: &Page) -> Result<Vec<RunListing>> {
         let ids = page.ids_json();
         let (rows, mut summaries) = self.read(async |connection| -> Tried<_> {
-            let rows: Vec<Row> = sqlx::query_as(LISTING).bind(&ids).fetch_all(&mut *connection).await?;
+            let rows: Vec<Row> = query_as(listing(connection.dialect())).bind(&ids).fetch_all(&mut *connection).await?;
             Ok((rows, summaries(connection, &ids).await?))
         })?;
         let mut rows: BTreeMap<i64, Row> = rows.into_iter().map(|row| (row.id, row)).collect();
@@ -181,7 +187,7 @@ impl Reader {
     pub fn series(&mut self, run: &RunListing) -> Result<Series> {
         type Row = (String, i64, Option<f64>, i64);
         let rows = self.read(async |connection| -> Tried<Vec<Row>> {
-            Ok(sqlx::query_as(
+            Ok(query_as(
                 "SELECT name, step, value, flag FROM metric JOIN metric_key ON metric_key.id = key_id
                  WHERE run_id = (SELECT id FROM run WHERE uid = ?) ORDER BY name, step",
             )
@@ -200,7 +206,7 @@ impl Reader {
     /// Where the registry cannot be read.
     pub fn points(&mut self, run: &RunListing, metric: &str) -> Result<Vec<Point>> {
         let rows = self.read(async |connection| -> Tried<Vec<(i64, Option<f64>, i64)>> {
-            Ok(sqlx::query_as(
+            Ok(query_as(
                 "SELECT step, value, flag FROM metric
                  WHERE run_id = (SELECT id FROM run WHERE uid = ?) AND key_id = (SELECT id FROM metric_key WHERE name = ?)
                  ORDER BY step",
@@ -222,7 +228,7 @@ impl Reader {
     pub fn values_at(&mut self, run: &RunListing, step: u64) -> Result<BTreeMap<String, f64>> {
         let step = step_number(step)?;
         let rows = self.read(async |connection| -> Tried<Vec<(String, Option<f64>, i64)>> {
-            Ok(sqlx::query_as(
+            Ok(query_as(
                 "SELECT metric_key.name, metric.value, flag FROM run JOIN summary ON summary.run_id = run.id
                      JOIN metric_key ON metric_key.id = summary.key_id
                      JOIN metric ON metric.run_id = run.id AND metric.key_id = summary.key_id AND metric.step =
@@ -237,7 +243,7 @@ impl Reader {
         Ok(rows.into_iter().map(|(name, value, flag)| (name, decode(value, flag))).collect())
     }
 
-    pub(super) fn read<T>(&mut self, mut work: impl AsyncFnMut(&mut SqliteConnection) -> Tried<T>) -> Result<T> {
+    pub(super) fn read<T>(&mut self, mut work: impl AsyncFnMut(&mut Connection) -> Tried<T>) -> Result<T> {
         let Reader { connection, runtime, location, .. } = self;
         runtime.block_on(work(connection)).map_err(|fault| fault.explain(location.database()))
     }
@@ -251,7 +257,7 @@ impl Reader {
             model: row.model,
             state,
             reason: row.reason,
-            created: row.created,
+            created: rfc3339(row.created_ms),
             created_ms: row.created_ms,
             seconds: row.seconds,
             steps: unsigned(row.cursor_step + 1),
@@ -262,8 +268,8 @@ impl Reader {
             group: row.run_group,
             note: row.note,
             archived: row.archived,
-            config_sha256: row.config_sha256,
-            metric_digest: row.metric_digest,
+            config_sha256: hex(&row.config_hash),
+            metric_digest: row.metric_digest.as_deref().map(hex),
             metrics,
         })
     }
@@ -301,18 +307,15 @@ pub fn short_id(uid: &str) -> &str {
 }
 
 /// The metrics of the runs with these ids, a JSON array.
-async fn summaries(
-    connection: &mut SqliteConnection,
-    ids: &str,
-) -> Tried<BTreeMap<i64, BTreeMap<String, MetricSummary>>> {
+async fn summaries(connection: &mut Connection, ids: &str) -> Tried<BTreeMap<i64, BTreeMap<String, MetricSummary>>> {
     type Summary = (i64, String, i64, Option<f64>, Option<f64>, Option<i64>, Option<String>);
-    let rows: Vec<Summary> = sqlx::query_as(
-        "SELECT run_id, name, last_step, last,
-                iif(goal = 'max', max, iif(goal = 'min', min, NULL)),
-                iif(goal = 'max', max_step, iif(goal = 'min', min_step, NULL)), goal
+    let rows: Vec<Summary> = query_as(AssertSqlSafe(format!(
+        "SELECT run_id, name, last_step, last, CASE goal WHEN 'max' THEN max WHEN 'min' THEN min END,
+                CASE goal WHEN 'max' THEN max_step WHEN 'min' THEN min_step END, goal
          FROM summary JOIN metric_key ON metric_key.id = key_id
-         WHERE run_id IN (SELECT value FROM json_each(?))",
-    )
+         WHERE run_id IN ({})",
+        connection.dialect().numbers()
+    )))
     .bind(ids)
     .fetch_all(connection)
     .await?;
@@ -373,8 +376,8 @@ impl DetailRow {
     }
 }
 
-async fn detail(connection: &mut SqliteConnection, listing: &RunListing) -> Tried<RunDetail> {
-    let row: DetailRow = sqlx::query_as(
+async fn detail(connection: &mut Connection, listing: &RunListing) -> Tried<RunDetail> {
+    let row: DetailRow = query_as(
         "SELECT run.id, canonical, provenance, overrides, source.files, spec.files AS spec_files, spec_sha256, weights,
                 data_sha256, classes, build_id, environment, rerun_of, code_hash, git_commit, branch, remote, patch,
                 untracked, note
@@ -385,12 +388,11 @@ async fn detail(connection: &mut SqliteConnection, listing: &RunListing) -> Trie
     .bind(&listing.id)
     .fetch_one(&mut *connection)
     .await?;
-    let build =
-        sqlx::query_as("SELECT version, git_sha, dirty, rustc, target, features, lock_hash FROM build WHERE id = ?")
-            .bind(row.build_id)
-            .fetch_one(&mut *connection)
-            .await?;
-    let attempts = sqlx::query_as(
+    let build = query_as("SELECT version, git_sha, dirty, rustc, target, features, lock_hash FROM build WHERE id = ?")
+        .bind(row.build_id)
+        .fetch_one(&mut *connection)
+        .await?;
+    let attempts = query_as(
         "SELECT lease_epoch, host, boot_id, pid, cpu, isa, sources_sha256, threads, device, resumed_from, seconds,
                 samples, step_seconds, data_seconds, exit
          FROM attempt WHERE run_id = ? ORDER BY lease_epoch",
@@ -398,18 +400,18 @@ async fn detail(connection: &mut SqliteConnection, listing: &RunListing) -> Trie
     .bind(row.id)
     .fetch_all(&mut *connection)
     .await?;
-    let warnings = sqlx::query_as("SELECT step, message FROM warning WHERE run_id = ? ORDER BY id")
+    let warnings = query_as("SELECT step, message FROM warning WHERE run_id = ? ORDER BY id")
         .bind(row.id)
         .fetch_all(&mut *connection)
         .await?;
-    let checkpoints: Vec<(i64, String, String, String, Vec<u8>)> = sqlx::query_as(
+    let checkpoints: Vec<(i64, String, String, String, Vec<u8>)> = query_as(
         "SELECT step, role, weights_sha256, state_sha256, metric_digest FROM checkpoint
          WHERE run_id = ? ORDER BY step DESC, role DESC",
     )
     .bind(row.id)
     .fetch_all(&mut *connection)
     .await?;
-    let replay_mismatches: i64 = sqlx::query_scalar("SELECT count(*) FROM replay_mismatch WHERE run_id = ?")
+    let replay_mismatches: i64 = query_scalar("SELECT count(*) FROM replay_mismatch WHERE run_id = ?")
         .bind(row.id)
         .fetch_one(connection)
         .await?;

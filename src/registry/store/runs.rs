@@ -1,12 +1,13 @@
 //! The life of a run: created, heart beating, ended, resumed.
 
+use super::sql::{Connection, query, query_as, query_scalar};
 use super::{End, Fault, Store, Tried, annotations, signed};
 use crate::error::{Error, Result};
+use crate::registry::lease;
 use crate::registry::run::BuildRecord;
 use crate::registry::{Build, Code, NewRun, Process, RunState};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use sqlx::SqliteConnection;
 use std::time::Duration;
 
 /// How a process begins to work on a run.
@@ -53,7 +54,7 @@ impl Store {
                 Some(code) => Some(code_hash(connection, code).await?),
                 None => None,
             };
-            let id: i64 = sqlx::query_scalar(
+            let id: i64 = query_scalar(
                 "INSERT INTO run (uid, name, experiment_id, config_hash, source_hash, overrides, provenance, model,
                                   spec_hash, spec_sha256, weights, data_sha256, classes, seed, build_id, state,
                                   created_ms, lease_epoch, hb_ms, code_hash, environment, rerun_of)
@@ -97,7 +98,7 @@ impl Store {
     pub fn last_attempt(&mut self, uid: &str, keep_last: usize, patient: bool) -> Result<Option<Working>> {
         let patience = if patient { self.patience } else { Duration::ZERO };
         let found: Option<Option<(i64, i64)>> = self.try_write(patience, async |connection| -> Tried<_> {
-            let row = sqlx::query_as("SELECT id, lease_epoch FROM run WHERE uid = ?").bind(uid);
+            let row = query_as("SELECT id, lease_epoch FROM run WHERE uid = ?").bind(uid);
             Ok(row.fetch_optional(connection).await?)
         })?;
         match found {
@@ -116,7 +117,7 @@ impl Store {
         let from = from.map(super::step_number).transpose()?;
         let (id, lease_epoch) = self.write(async |connection| -> Tried<(i64, i64)> {
             let (id, epoch, state): (i64, i64, String) =
-                sqlx::query_as("SELECT id, lease_epoch, state FROM run WHERE uid = ?")
+                query_as("SELECT id, lease_epoch, state FROM run WHERE uid = ?")
                     .bind(uid)
                     .fetch_one(&mut *connection)
                     .await?;
@@ -125,7 +126,7 @@ impl Store {
                     "the run {uid} is completed; there is nothing to resume"
                 ))));
             }
-            sqlx::query(
+            let taken = query(
                 "UPDATE run SET lease_epoch = ?2 + 1, state = 'RUNNING', reason = NULL, ended_ms = NULL, hb_ms = ?3
                  WHERE id = ?1 AND lease_epoch = ?2",
             )
@@ -134,7 +135,10 @@ impl Store {
             .bind(now)
             .execute(&mut *connection)
             .await?;
-            sqlx::query("UPDATE attempt SET exit = 'crashed' WHERE run_id = ? AND exit IS NULL")
+            if taken == 0 {
+                return Err(Fault::Rule(Error::input(lease::TAKEN)));
+            }
+            query("UPDATE attempt SET exit = 'crashed' WHERE run_id = ? AND exit IS NULL")
                 .bind(id)
                 .execute(&mut *connection)
                 .await?;
@@ -147,9 +151,10 @@ impl Store {
 }
 
 /// Ends a process's work on a run.
-pub(super) async fn end(connection: &mut SqliteConnection, run: &Working, end: &End, now: i64) -> Tried<()> {
-    sqlx::query(
-        "UPDATE run SET state = ?3, reason = ?4, ended_ms = max(?5, created_ms) WHERE id = ?1 AND lease_epoch = ?2",
+pub(super) async fn end(connection: &mut Connection, run: &Working, end: &End, now: i64) -> Tried<()> {
+    query(
+        "UPDATE run SET state = ?3, reason = ?4, ended_ms = CASE WHEN ?5 > created_ms THEN ?5 ELSE created_ms END
+         WHERE id = ?1 AND lease_epoch = ?2",
     )
     .bind(run.id)
     .bind(run.lease_epoch)
@@ -158,7 +163,7 @@ pub(super) async fn end(connection: &mut SqliteConnection, run: &Working, end: &
     .bind(now)
     .execute(&mut *connection)
     .await?;
-    sqlx::query("UPDATE attempt SET exit = ? WHERE run_id = ? AND lease_epoch = ?")
+    query("UPDATE attempt SET exit = ? WHERE run_id = ? AND lease_epoch = ?")
         .bind(end.state.name().to_lowercase())
         .bind(run.id)
         .bind(run.lease_epoch)
@@ -178,22 +183,22 @@ pub(super) fn fenced_unless(ours: bool, run: &Working) -> Tried<()> {
 
 /// Keeps what a run is made from, each text once: its experiment's name and resolved text; the sources.
 pub(super) async fn keep_recipe(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     experiment: &str,
     config: &str,
     sources: [&str; 2],
 ) -> Tried<()> {
-    sqlx::query("INSERT INTO experiment (name) VALUES (?) ON CONFLICT DO NOTHING")
+    query("INSERT INTO experiment (name) VALUES (?) ON CONFLICT DO NOTHING")
         .bind(experiment)
         .execute(&mut *connection)
         .await?;
-    sqlx::query("INSERT INTO config (hash, canonical) VALUES (?, ?) ON CONFLICT DO NOTHING")
+    query("INSERT INTO config (hash, canonical) VALUES (?, ?) ON CONFLICT DO NOTHING")
         .bind(hash(config))
         .bind(config)
         .execute(&mut *connection)
         .await?;
     for text in sources {
-        sqlx::query("INSERT INTO source VALUES (?, ?) ON CONFLICT DO NOTHING")
+        query("INSERT INTO source VALUES (?, ?) ON CONFLICT DO NOTHING")
             .bind(hash(text))
             .bind(text)
             .execute(&mut *connection)
@@ -202,11 +207,12 @@ pub(super) async fn keep_recipe(
     Ok(())
 }
 
-pub(super) async fn build_id(connection: &mut SqliteConnection, build: &BuildRecord) -> Tried<i64> {
+pub(super) async fn build_id(connection: &mut Connection, build: &BuildRecord) -> Tried<i64> {
     // The update that changes nothing makes RETURNING answer for a row that was there.
-    let id = sqlx::query_scalar(
+    let id = query_scalar(
         "INSERT INTO build (version, git_sha, dirty, rustc, target, features, lock_hash) VALUES (?, ?, ?, ?, ?, ?, ?)
-         ON CONFLICT DO UPDATE SET version = version RETURNING id",
+         ON CONFLICT (version, git_sha, dirty, rustc, target, features, lock_hash) DO UPDATE SET version = excluded.version
+         RETURNING id",
     )
     .bind(&build.version)
     .bind(&build.git_sha)
@@ -221,9 +227,9 @@ pub(super) async fn build_id(connection: &mut SqliteConnection, build: &BuildRec
 }
 
 /// Stores what git said, once, and returns its hash.
-pub(super) async fn code_hash(connection: &mut SqliteConnection, code: &Code) -> Tried<Vec<u8>> {
+pub(super) async fn code_hash(connection: &mut Connection, code: &Code) -> Tried<Vec<u8>> {
     let hash = hash(&json!([code, code.patch]).to_string());
-    sqlx::query("INSERT INTO code VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
+    query("INSERT INTO code VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
         .bind(&hash)
         .bind(&code.commit)
         .bind(&code.branch)
@@ -237,7 +243,7 @@ pub(super) async fn code_hash(connection: &mut SqliteConnection, code: &Code) ->
 }
 
 async fn insert_attempt(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     run: i64,
     lease_epoch: i64,
     start: &Start,
@@ -245,7 +251,7 @@ async fn insert_attempt(
     resumed_from: Option<i64>,
     now: i64,
 ) -> Tried<()> {
-    sqlx::query(
+    query(
         "INSERT INTO attempt (run_id, lease_epoch, host, boot_id, pid, pid_start, cpu, threads, device, build_id,
                               resumed_from, started_ms, isa, sources_sha256)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",

@@ -1,5 +1,6 @@
 //! Which samples the data sets of runs hold: each list once, compressed.
 
+use super::sql::{query, query_scalar};
 use super::{Reader, Store, Tried, step_number};
 use crate::error::{Error, Result};
 use flate2::Compression;
@@ -18,7 +19,7 @@ impl Store {
     /// Where the registry cannot be written.
     pub fn keep_samples(&mut self, data_sha256: &str, list: impl FnOnce() -> String) -> Result<bool> {
         let known = self.write(async |connection| -> Tried<bool> {
-            let known = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sample_list WHERE data_sha256 = ?)");
+            let known = query_scalar("SELECT EXISTS (SELECT 1 FROM sample_list WHERE data_sha256 = ?)");
             Ok(known.bind(data_sha256).fetch_one(connection).await?)
         })?;
         if known {
@@ -33,7 +34,7 @@ impl Store {
         let compressed = encoder.write_all(list.as_bytes()).and_then(|()| encoder.finish());
         let compressed = compressed.map_err(|error| Error::failed(format!("cannot compress a list: {error}")))?;
         self.write(async |connection| -> Tried<()> {
-            sqlx::query("INSERT INTO sample_list VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
+            query("INSERT INTO sample_list VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
                 .bind(data_sha256)
                 .bind(samples)
                 .bind(&compressed)
@@ -52,7 +53,7 @@ impl Reader {
     /// Where the registry cannot be read, or where the list is damaged.
     pub fn samples(&mut self, data_sha256: &str) -> Result<Option<String>> {
         let compressed: Option<Vec<u8>> = self.read(async |connection| -> Tried<_> {
-            let list = sqlx::query_scalar("SELECT zlib FROM sample_list WHERE data_sha256 = ?");
+            let list = query_scalar("SELECT zlib FROM sample_list WHERE data_sha256 = ?");
             Ok(list.bind(data_sha256).fetch_optional(connection).await?)
         })?;
         let Some(compressed) = compressed else { return Ok(None) };

@@ -1,13 +1,13 @@
 //! Filters, sort orders and columns as SQL. Every value is a bound parameter; the text of a statement is made of
 //! constants alone.
 
-use super::query::cell;
+use super::dialect::Dialect;
+use super::sql::{Argument, Builder, Row, Scalar, query_as, query_scalar};
 use super::{Reader, Tried};
 use crate::error::{Error, Result};
 use crate::registry::RunState;
 use crate::registry::filter::{Catalogue, Comparison, Field, Filter, Kind, Operand, SortKey, Statistic, Test, Value};
 use crate::registry::run::{Goal, RunListing};
-use sqlx::{QueryBuilder, Row, Sqlite};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Which runs, in which order.
@@ -91,14 +91,14 @@ pub enum Cell {
 impl Catalogue for Reader {
     fn metrics(&mut self) -> Result<Vec<String>> {
         self.read(async |connection| -> Tried<Vec<String>> {
-            Ok(sqlx::query_scalar("SELECT name FROM metric_key ORDER BY name").fetch_all(connection).await?)
+            Ok(query_scalar("SELECT name FROM metric_key ORDER BY name").fetch_all(connection).await?)
         })
     }
 
     fn has_setting(&mut self, key: &[String]) -> Result<bool> {
         let name = key.join(".");
         self.read(async |connection| -> Tried<bool> {
-            Ok(sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM setting_key WHERE name = ?)")
+            Ok(query_scalar("SELECT EXISTS (SELECT 1 FROM setting_key WHERE name = ?)")
                 .bind(&name)
                 .fetch_one(connection)
                 .await?)
@@ -107,7 +107,7 @@ impl Catalogue for Reader {
 
     fn settings(&mut self) -> Result<Vec<String>> {
         self.read(async |connection| -> Tried<Vec<String>> {
-            Ok(sqlx::query_scalar("SELECT name FROM setting_key ORDER BY name").fetch_all(connection).await?)
+            Ok(query_scalar("SELECT name FROM setting_key ORDER BY name").fetch_all(connection).await?)
         })
     }
 }
@@ -138,7 +138,7 @@ impl Reader {
     /// Where the registry cannot be read.
     pub fn page_of(&mut self, run: &RunListing) -> Result<Page> {
         let id = self.read(async |connection| -> Tried<i64> {
-            Ok(sqlx::query_scalar("SELECT id FROM run WHERE uid = ?").bind(&run.id).fetch_one(connection).await?)
+            Ok(query_scalar("SELECT id FROM run WHERE uid = ?").bind(&run.id).fetch_one(connection).await?)
         })?;
         Ok(Page::of(vec![id]))
     }
@@ -147,7 +147,11 @@ impl Reader {
         let sorts_by_state = selection.sort.iter().any(|key| key.operand == Operand::Field(Field::State));
         let filters_by_state = selection.filter.as_ref().is_some_and(|filter| filter.mentions(Field::State));
         let facts = self.facts(sorts_by_state || filters_by_state)?;
-        let mut sql = Sql::new("SELECT json_group_array(id) FROM (SELECT run.id AS id FROM run", &facts);
+        let dialect = self.connection.dialect();
+        let (begin, end) = dialect.list();
+        let mut sql = Sql { builder: Builder::default(), facts: &facts, dialect };
+        sql.push(begin);
+        sql.push("SELECT run.id AS id FROM run");
         sql.push(ANNOTATED);
         sql.push(" WHERE (");
         let decides = selection.filter.as_ref().is_some_and(|filter| filter.mentions(Field::Archived));
@@ -166,14 +170,11 @@ impl Reader {
             sql.operand(&key.operand);
             sql.push(if key.descending { " DESC NULLS LAST, " } else { " ASC NULLS LAST, " });
         }
-        // A limit keeps the order through the aggregate. The sign keeps SQLite from walking the wide rows for their
-        // order: it reads an index, and sorts.
-        sql.push("+run.id DESC LIMIT -1)");
-        let mut builder = sql.builder;
-        let ids: String = self.read(async |connection| -> Tried<String> {
-            Ok(builder.build_query_scalar().fetch_one(connection).await?)
-        })?;
-        let ids = serde_json::from_str(&ids).map_err(|error| Error::failed(format!("SQLite made no list: {error}")))?;
+        sql.push(end);
+        let query = sql.builder.build::<(String,)>();
+        let (ids,) = self.read(async |connection| -> Tried<_> { Ok(query.clone().fetch_one(connection).await?) })?;
+        let ids =
+            serde_json::from_str(&ids).map_err(|error| Error::failed(format!("the database made no list: {error}")))?;
         Ok(Page::of(ids))
     }
 
@@ -183,25 +184,28 @@ impl Reader {
     /// Where the registry cannot be read.
     pub fn cells(&mut self, page: &Page, columns: &[Operand]) -> Result<Vec<Vec<Cell>>> {
         let facts = self.facts(columns.contains(&Operand::Field(Field::State)))?;
-        let mut sql = Sql::new("SELECT run.id", &facts);
+        let dialect = self.connection.dialect();
+        let mut sql = Sql { builder: Builder::default(), facts: &facts, dialect };
+        sql.push("SELECT run.id");
         for column in columns {
             sql.push(", ");
             sql.column(column);
         }
         sql.push(" FROM run");
         sql.push(ANNOTATED);
-        sql.push(" WHERE run.id IN (SELECT value FROM json_each(");
-        sql.bind(page.ids_json());
-        sql.push("))");
-        let mut builder = sql.builder;
-        let rows = self.read(async |connection| -> Tried<_> { Ok(builder.build().fetch_all(connection).await?) })?;
+        sql.push(" WHERE run.id IN (");
+        sql.numbers(&page.ids_json());
+        sql.push(")");
+        let query = sql.builder.build::<()>();
+        let rows = self.read(async |connection| -> Tried<_> { Ok(query.clone().fetch_rows(connection).await?) })?;
         let mut by_id = BTreeMap::new();
         for row in &rows {
             let values = columns.iter().enumerate().map(|(index, column)| read_cell(row, index + 1, column));
-            let read =
-                || -> sqlx::Result<(i64, Vec<Cell>)> { Ok((row.try_get(0)?, values.collect::<sqlx::Result<_>>()?)) };
+            let read = || -> sqlx::Result<_> { Ok((row.value(0)?, values.collect::<sqlx::Result<Vec<Cell>>>()?)) };
             let (id, cells) = read().map_err(|error| Error::failed(format!("cannot read a column: {error}")))?;
-            by_id.insert(id, cells);
+            if let Scalar::Integer(id) = id {
+                by_id.insert(id, cells);
+            }
         }
         Ok(page.ids.iter().filter_map(|id| by_id.remove(id)).collect())
     }
@@ -225,11 +229,11 @@ impl Reader {
         let now_ms = self.now_ms();
         let (keys, running) = self.read(async |connection| -> Tried<_> {
             let keys: Vec<(String, i64, Option<String>)> =
-                sqlx::query_as("SELECT name, id, goal FROM metric_key").fetch_all(&mut *connection).await?;
+                query_as("SELECT name, id, goal FROM metric_key").fetch_all(&mut *connection).await?;
             let running: Vec<(i64, String, String, String, i64)> = match states {
                 false => Vec::new(),
                 true => {
-                    sqlx::query_as(
+                    query_as(
                         "SELECT run.id, uid, host, boot_id, hb_ms FROM run
                      JOIN attempt ON attempt.run_id = run.id AND attempt.lease_epoch = run.lease_epoch
                      WHERE state = 'RUNNING'",
@@ -269,21 +273,26 @@ struct Facts {
 }
 
 struct Sql<'a> {
-    builder: QueryBuilder<Sqlite>,
+    builder: Builder,
     facts: &'a Facts,
+    dialect: Dialect,
 }
 
-impl<'a> Sql<'a> {
-    fn new(begin: &str, facts: &'a Facts) -> Self {
-        Sql { builder: QueryBuilder::new(begin), facts }
-    }
-
+impl Sql<'_> {
     fn push(&mut self, sql: &'static str) {
         self.builder.push(sql);
     }
 
-    fn bind<'t, T: sqlx::Encode<'t, Sqlite> + sqlx::Type<Sqlite>>(&mut self, value: T) {
-        self.builder.push_bind(value);
+    fn bind(&mut self, value: impl Into<Argument<'static>>) {
+        self.builder.bind(value);
+    }
+
+    /// A query for the numbers of a JSON array.
+    fn numbers(&mut self, array: &str) {
+        let (before, after) = self.dialect.numbers_of();
+        self.push(before);
+        self.bind(array.to_owned());
+        self.push(after);
     }
 
     /// True, false or NULL, which counts as false.
@@ -391,7 +400,7 @@ impl<'a> Sql<'a> {
             (Operand::Field(Field::Id), Value::Text(_)) => {
                 self.push("(run.uid = ");
                 self.value(value);
-                self.push(" OR substr(run.uid, -8) = ");
+                self.push(" OR substr(run.uid, 29) = ");
                 self.value(value);
                 self.push(")");
             }
@@ -509,13 +518,12 @@ impl<'a> Sql<'a> {
     fn field(&mut self, field: Field) {
         match field {
             Field::State => {
-                self.push(
-                    "CASE WHEN run.state <> 'RUNNING' THEN run.state WHEN run.id IN (SELECT value FROM json_each(",
-                );
-                self.bind(self.facts.crashed.clone());
-                self.push(")) THEN 'CRASHED' WHEN run.id IN (SELECT value FROM json_each(");
-                self.bind(self.facts.unknown.clone());
-                self.push(")) THEN 'UNKNOWN' ELSE 'RUNNING' END");
+                let facts = self.facts;
+                self.push("CASE WHEN run.state <> 'RUNNING' THEN run.state WHEN run.id IN (");
+                self.numbers(&facts.crashed);
+                self.push(") THEN 'CRASHED' WHEN run.id IN (");
+                self.numbers(&facts.unknown);
+                self.push(") THEN 'UNKNOWN' ELSE 'RUNNING' END");
             }
             Field::Age => {
                 self.push("((");
@@ -535,10 +543,10 @@ impl<'a> Sql<'a> {
                 Field::Created => "run.created_ms",
                 Field::Duration => "(SELECT sum(seconds) FROM attempt WHERE run_id = run.id)",
                 Field::Steps => "(run.cursor_step + 1)",
-                Field::Epochs => "((run.cursor_step + 1.0) / json_extract(plan, '$.steps_per_epoch'))",
-                Field::Params => "json_extract(plan, '$.params')",
-                Field::TrainedParams => "json_extract(plan, '$.trained_params')",
-                Field::Tag => "(SELECT json_group_array(tag.name ORDER BY tag.name) FROM tag WHERE run_id = run.id)",
+                Field::Epochs => self.dialect.epochs(),
+                Field::Params => self.dialect.params(),
+                Field::TrainedParams => self.dialect.trained_params(),
+                Field::Tag => self.dialect.tags(),
                 Field::Group => "annotation.run_group",
                 Field::Note => "annotation.note",
                 Field::Archived => "(annotation.archived_ms IS NOT NULL)",
@@ -574,38 +582,27 @@ impl Facts {
     }
 }
 
-fn read_cell(row: &sqlx::sqlite::SqliteRow, index: usize, column: &Operand) -> sqlx::Result<Cell> {
+fn read_cell(row: &Row, index: usize, column: &Operand) -> sqlx::Result<Cell> {
     use serde_json::Value as Json;
     let damaged = |error: serde_json::Error| sqlx::Error::Decode(Box::new(error));
-    let value = cell(row, index)?;
-    Ok(match (column, value) {
-        (_, Json::Null) => {
-            // An infinity is none of JSON's numbers.
-            match row.try_get_unchecked::<Option<f64>, _>(index)? {
-                Some(infinite) => Cell::Number(infinite),
-                None => Cell::Missing,
-            }
-        }
-        (Operand::Metric { .. }, Json::String(_)) => Cell::Number(f64::NAN),
-        (Operand::Config(_), Json::String(text)) => match text.strip_prefix('t') {
+    Ok(match (column, row.value(index)?) {
+        (_, Scalar::Null) => Cell::Missing,
+        (Operand::Metric { .. }, Scalar::Text(_)) => Cell::Number(f64::NAN),
+        (Operand::Config(_), Scalar::Text(text)) => match text.strip_prefix('t') {
             Some(text) => Cell::Text(text.to_owned()),
             None => match serde_json::from_str(text.trim_start_matches('j')).map_err(damaged)? {
                 Json::Bool(value) => Cell::Bool(value),
                 other => Cell::Json(other),
             },
         },
-        (Operand::Field(Field::Tag), Json::String(text)) => Cell::List(serde_json::from_str(&text).map_err(damaged)?),
-        (Operand::Field(Field::Archived), Json::Number(number)) => Cell::Bool(number.as_i64() == Some(1)),
+        (Operand::Field(Field::Tag), Scalar::Text(text)) => Cell::List(serde_json::from_str(&text).map_err(damaged)?),
+        (Operand::Field(Field::Archived), Scalar::Integer(value)) => Cell::Bool(value == 1),
         // The 64 bits of an unsigned number.
-        (Operand::Field(Field::Seed), Json::Number(number)) => {
-            Cell::Integer(i128::from(number.as_i64().unwrap_or_default().cast_unsigned()))
-        }
-        (_, Json::Number(number)) => match number.as_i64() {
-            Some(whole) => Cell::Integer(i128::from(whole)),
-            None => Cell::Number(number.as_f64().unwrap_or(f64::NAN)),
-        },
-        (_, Json::String(text)) => Cell::Text(text),
-        (_, other) => Cell::Json(other),
+        (Operand::Field(Field::Seed), Scalar::Integer(value)) => Cell::Integer(i128::from(value.cast_unsigned())),
+        (_, Scalar::Integer(value)) => Cell::Integer(i128::from(value)),
+        (_, Scalar::Real(value)) => Cell::Number(value),
+        (_, Scalar::Text(text)) => Cell::Text(text),
+        (_, Scalar::Blob(_)) => return Err(sqlx::Error::Decode("no column is a blob".into())),
     })
 }
 

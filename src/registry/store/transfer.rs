@@ -1,10 +1,11 @@
 //! Whole runs, read out of one registry and written into another.
 
 use super::annotations;
-use super::points::{decode, encode, key_id};
+use super::points::{decode, insert_all, key_id};
 use super::read::json;
 use super::runs::{build_id, code_hash, files, hash, keep_recipe};
-use super::{Reader, Store, Tried, signed, step_number, unsigned};
+use super::sql::{Connection, query, query_as, query_scalar};
+use super::{Reader, Store, Tried, hex, signed, step_number, unsigned};
 use crate::error::{Error, Result};
 use crate::registry::Annotations;
 use crate::registry::blob::Stored;
@@ -12,8 +13,7 @@ use crate::registry::record::{AttemptRecord, CheckpointFacts, Mismatch, RunFacts
 use crate::registry::run::{BuildRecord, Point, RunListing, RunState, SourceFile};
 use crate::train::exact::Exact;
 use serde_json::json;
-use sqlx::{FromRow, SqliteConnection};
-use std::collections::HashMap;
+use sqlx::FromRow;
 
 /// Why a crashed run says INTERRUPTED elsewhere: there, nobody could look whether its process lives.
 const DIED: &str = "its process died";
@@ -27,9 +27,32 @@ struct Row {
     ended_ms: Option<i64>,
     hb_ms: i64,
     cursor_step: i64,
-    metric_digest: Option<String>,
+    metric_digest: Option<Vec<u8>>,
     plan: Option<String>,
     build_id: i64,
+}
+
+#[derive(FromRow)]
+struct CheckpointRow {
+    step: i64,
+    role: String,
+    weights_sha256: String,
+    state_sha256: String,
+    metric_digest: Vec<u8>,
+    created_ms: i64,
+}
+
+impl From<CheckpointRow> for CheckpointFacts {
+    fn from(row: CheckpointRow) -> Self {
+        CheckpointFacts {
+            step: row.step,
+            role: row.role,
+            weights_sha256: row.weights_sha256,
+            state_sha256: row.state_sha256,
+            metric_digest: hex(&row.metric_digest),
+            created_ms: row.created_ms,
+        }
+    }
 }
 
 #[derive(FromRow)]
@@ -80,7 +103,7 @@ impl Reader {
             created_ms: row.created_ms,
             ended_ms: row.ended_ms.unwrap_or(row.hb_ms),
             cursor_step: row.cursor_step,
-            metric_digest: row.metric_digest,
+            metric_digest: row.metric_digest.as_deref().map(hex),
             seed: detail.listing.seed,
             overrides: detail.overrides,
             provenance: serde_json::from_value(detail.provenance)
@@ -109,17 +132,17 @@ impl Reader {
 
 type Rows = (Row, BuildRecord, Vec<AttemptRecord>, Vec<CheckpointFacts>, Vec<WarningFacts>, Vec<Mismatch>, Vec<Point>);
 
-async fn rows(connection: &mut SqliteConnection, uid: &str) -> Tried<Rows> {
-    let row: Row = sqlx::query_as(
+async fn rows(connection: &mut Connection, uid: &str) -> Tried<Rows> {
+    let row: Row = query_as(
         "SELECT id, state, reason, created_ms, ended_ms, hb_ms, cursor_step,
-                nullif(lower(hex(metric_digest)), '') AS metric_digest, plan, build_id
+                metric_digest, plan, build_id
          FROM run WHERE uid = ?",
     )
     .bind(uid)
     .fetch_one(&mut *connection)
     .await?;
     let build = build_of(connection, row.build_id).await?;
-    let found: Vec<AttemptRow> = sqlx::query_as(
+    let found: Vec<AttemptRow> = query_as(
         "SELECT lease_epoch, host, boot_id, pid, pid_start, cpu, isa, sources_sha256, threads, device, resumed_from,
                 started_ms, seconds, samples, step_seconds, data_seconds, exit, build_id
          FROM attempt WHERE run_id = ? ORDER BY lease_epoch",
@@ -132,18 +155,18 @@ async fn rows(connection: &mut SqliteConnection, uid: &str) -> Tried<Rows> {
         let build = build_of(connection, attempt.build_id).await?;
         attempts.push(attempt.with(build));
     }
-    let checkpoints = sqlx::query_as(
-        "SELECT step, role, weights_sha256, state_sha256, lower(hex(metric_digest)) AS metric_digest, created_ms
+    let checkpoints: Vec<CheckpointRow> = query_as(
+        "SELECT step, role, weights_sha256, state_sha256, metric_digest, created_ms
          FROM checkpoint WHERE run_id = ? ORDER BY step, role",
     )
     .bind(row.id)
     .fetch_all(&mut *connection)
     .await?;
-    let warnings = sqlx::query_as("SELECT step, message, created_ms FROM warning WHERE run_id = ? ORDER BY id")
+    let warnings = query_as("SELECT step, message, created_ms FROM warning WHERE run_id = ? ORDER BY id")
         .bind(row.id)
         .fetch_all(&mut *connection)
         .await?;
-    let mismatches = sqlx::query_as(
+    let mismatches = query_as(
         "SELECT name AS metric, step, old_bits, new_bits, lease_epoch FROM replay_mismatch
              JOIN metric_key ON metric_key.id = key_id
          WHERE run_id = ? ORDER BY step, key_id, lease_epoch",
@@ -151,7 +174,7 @@ async fn rows(connection: &mut SqliteConnection, uid: &str) -> Tried<Rows> {
     .bind(row.id)
     .fetch_all(&mut *connection)
     .await?;
-    let points: Vec<(String, i64, Option<f64>, i64)> = sqlx::query_as(
+    let points: Vec<(String, i64, Option<f64>, i64)> = query_as(
         "SELECT name, step, value, flag FROM metric JOIN metric_key ON metric_key.id = key_id
          WHERE run_id = ? ORDER BY step, key_id",
     )
@@ -159,11 +182,12 @@ async fn rows(connection: &mut SqliteConnection, uid: &str) -> Tried<Rows> {
     .fetch_all(&mut *connection)
     .await?;
     let point = |(metric, step, value, flag)| Point { metric, step: unsigned(step), value: decode(value, flag) };
+    let checkpoints = checkpoints.into_iter().map(CheckpointFacts::from).collect();
     Ok((row, build, attempts, checkpoints, warnings, mismatches, points.into_iter().map(point).collect()))
 }
 
-async fn build_of(connection: &mut SqliteConnection, id: i64) -> Tried<BuildRecord> {
-    Ok(sqlx::query_as("SELECT version, git_sha, dirty, rustc, target, features, lock_hash FROM build WHERE id = ?")
+async fn build_of(connection: &mut Connection, id: i64) -> Tried<BuildRecord> {
+    Ok(query_as("SELECT version, git_sha, dirty, rustc, target, features, lock_hash FROM build WHERE id = ?")
         .bind(id)
         .fetch_one(connection)
         .await?)
@@ -217,18 +241,17 @@ impl Store {
     }
 }
 
-async fn is_known(connection: &mut SqliteConnection, record: &RunRecord) -> Tried<bool> {
+async fn is_known(connection: &mut Connection, record: &RunRecord) -> Tried<bool> {
     let facts = &record.facts;
-    type Known = (Vec<u8>, Option<String>, i64, String, i64);
-    let known: Option<Known> = sqlx::query_as(
-        "SELECT config_hash, nullif(lower(hex(metric_digest)), ''), cursor_step, data_sha256, created_ms FROM run WHERE uid = ?",
-    )
-    .bind(&facts.uid)
-    .fetch_optional(connection)
-    .await?;
+    type Known = (Vec<u8>, Option<Vec<u8>>, i64, String, i64);
+    let known: Option<Known> =
+        query_as("SELECT config_hash, metric_digest, cursor_step, data_sha256, created_ms FROM run WHERE uid = ?")
+            .bind(&facts.uid)
+            .fetch_optional(connection)
+            .await?;
     let Some((config, digest, cursor, data, created)) = known else { return Ok(false) };
     let same = config == hash(&record.config)
-        && (digest, cursor) == (facts.metric_digest.clone(), facts.cursor_step)
+        && (digest.as_deref().map(hex), cursor) == (facts.metric_digest.clone(), facts.cursor_step)
         && (data, created) == (facts.data_sha256.clone(), facts.created_ms);
     if same {
         return Ok(true);
@@ -241,7 +264,7 @@ async fn is_known(connection: &mut SqliteConnection, record: &RunRecord) -> Trie
     .into())
 }
 
-async fn import(connection: &mut SqliteConnection, record: &RunRecord, blobs: &[Stored]) -> Tried<bool> {
+async fn import(connection: &mut Connection, record: &RunRecord, blobs: &[Stored]) -> Tried<bool> {
     if is_known(connection, record).await? {
         return Ok(false);
     }
@@ -253,12 +276,12 @@ async fn import(connection: &mut SqliteConnection, record: &RunRecord, blobs: &[
         Some(code) => Some(code_hash(connection, code).await?),
         None => None,
     };
-    let run: i64 = sqlx::query_scalar(
+    let run: i64 = query_scalar(
         "INSERT INTO run (uid, name, experiment_id, config_hash, source_hash, overrides, provenance, model, spec_hash,
                           spec_sha256, weights, data_sha256, classes, seed, build_id, state, reason, created_ms, ended_ms,
                           plan, cursor_step, metric_digest, lease_epoch, hb_ms, code_hash, environment, rerun_of)
          VALUES (?1, ?2, (SELECT id FROM experiment WHERE name = ?3), ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,
-                 ?16, ?17, ?18, ?19, ?20, ?21, unhex(?22), ?23, ?19, ?24, ?25, ?26)
+                 ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?19, ?24, ?25, ?26)
          RETURNING id",
     )
     .bind(&facts.uid)
@@ -282,7 +305,7 @@ async fn import(connection: &mut SqliteConnection, record: &RunRecord, blobs: &[
     .bind(facts.ended_ms)
     .bind(facts.plan.as_ref().map(ToString::to_string))
     .bind(facts.cursor_step)
-    .bind(&facts.metric_digest)
+    .bind(facts.metric_digest.as_deref().map(unhex).transpose()?)
     .bind(record.work.attempts.last().map_or(1, |attempt| attempt.lease_epoch))
     .bind(code)
     .bind(json!(facts.environment).to_string())
@@ -292,20 +315,27 @@ async fn import(connection: &mut SqliteConnection, record: &RunRecord, blobs: &[
     for attempt in &record.work.attempts {
         import_attempt(connection, run, attempt).await?;
     }
-    import_points(connection, run, &record.points).await?;
+    insert_all(connection, run, &record.points).await?;
     import_checkpoints(connection, run, &facts.checkpoints, blobs).await?;
     import_notes(connection, run, facts).await?;
     annotations::insert(connection, run, &facts.annotations).await?;
     Ok(true)
 }
 
+/// The bytes of a sha256 in hexadecimal, which [`RunRecord::check`] looked at.
+fn unhex(text: &str) -> Result<Vec<u8>> {
+    let byte = |at: usize| text.get(at..at + 2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+    let bytes: Option<Vec<u8>> = (0..text.len()).step_by(2).map(byte).collect();
+    bytes.ok_or_else(|| Error::input(format!("`{text}` is no sha256")))
+}
+
 fn pair(file: &SourceFile) -> (&String, &String) {
     (&file.name, &file.text)
 }
 
-async fn import_attempt(connection: &mut SqliteConnection, run: i64, attempt: &AttemptRecord) -> Tried<()> {
+async fn import_attempt(connection: &mut Connection, run: i64, attempt: &AttemptRecord) -> Tried<()> {
     let build = build_id(connection, &attempt.build).await?;
-    sqlx::query(
+    query(
         "INSERT INTO attempt (run_id, lease_epoch, host, boot_id, pid, pid_start, cpu, isa, sources_sha256, threads, device,
                               build_id, resumed_from, started_ms, seconds, samples, step_seconds, data_seconds, exit)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -334,54 +364,30 @@ async fn import_attempt(connection: &mut SqliteConnection, run: i64, attempt: &A
     Ok(())
 }
 
-async fn import_points(connection: &mut SqliteConnection, run: i64, points: &[Point]) -> Tried<()> {
-    let mut keys: HashMap<&str, i64> = HashMap::new();
-    for point in points {
-        let key = match keys.get(point.metric.as_str()) {
-            Some(key) => *key,
-            None => {
-                let key = key_id(connection, &point.metric).await?;
-                keys.insert(&point.metric, key);
-                key
-            }
-        };
-        let (value, flag) = encode(point.value);
-        sqlx::query("INSERT INTO metric (run_id, key_id, step, value, flag) VALUES (?, ?, ?, ?, ?)")
-            .bind(run)
-            .bind(key)
-            .bind(step_number(point.step)?)
-            .bind(value)
-            .bind(flag)
-            .execute(&mut *connection)
-            .await?;
-    }
-    Ok(())
-}
-
 async fn import_checkpoints(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     run: i64,
     checkpoints: &[CheckpointFacts],
     blobs: &[Stored],
 ) -> Tried<()> {
     for blob in blobs {
-        sqlx::query("INSERT INTO artifact (sha256, bytes) VALUES (?, ?) ON CONFLICT DO NOTHING")
+        query("INSERT INTO artifact (sha256, bytes) VALUES (?, ?) ON CONFLICT DO NOTHING")
             .bind(&blob.sha256)
             .bind(step_number(blob.bytes)?)
             .execute(&mut *connection)
             .await?;
     }
     for checkpoint in checkpoints {
-        sqlx::query(
+        query(
             "INSERT INTO checkpoint (run_id, step, role, weights_sha256, state_sha256, metric_digest, created_ms)
-             VALUES (?, ?, ?, ?, ?, unhex(?), ?)",
+             VALUES (?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(run)
         .bind(checkpoint.step)
         .bind(&checkpoint.role)
         .bind(&checkpoint.weights_sha256)
         .bind(&checkpoint.state_sha256)
-        .bind(&checkpoint.metric_digest)
+        .bind(unhex(&checkpoint.metric_digest)?)
         .bind(checkpoint.created_ms)
         .execute(&mut *connection)
         .await?;
@@ -389,9 +395,9 @@ async fn import_checkpoints(
     Ok(())
 }
 
-async fn import_notes(connection: &mut SqliteConnection, run: i64, facts: &RunFacts) -> Tried<()> {
+async fn import_notes(connection: &mut Connection, run: i64, facts: &RunFacts) -> Tried<()> {
     for warning in &facts.warnings {
-        sqlx::query("INSERT INTO warning (run_id, step, message, created_ms) VALUES (?, ?, ?, ?)")
+        query("INSERT INTO warning (run_id, step, message, created_ms) VALUES (?, ?, ?, ?)")
             .bind(run)
             .bind(warning.step)
             .bind(&warning.message)
@@ -401,7 +407,7 @@ async fn import_notes(connection: &mut SqliteConnection, run: i64, facts: &RunFa
     }
     for mismatch in &facts.replay_mismatches {
         let key = key_id(connection, &mismatch.metric).await?;
-        sqlx::query("INSERT INTO replay_mismatch VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
+        query("INSERT INTO replay_mismatch VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
             .bind(run)
             .bind(key)
             .bind(mismatch.step)

@@ -1,6 +1,7 @@
-//! The open protocol, in the order in which it is safe.
+//! A registry in a SQLite file: the open protocol, in the order in which it is safe, and what SQLite's errors mean.
 
-use super::{Fault, Tried, is_disk};
+use super::sql::{Connection, Trouble};
+use super::{Fault, Tried};
 use crate::error::{Error, Result};
 use crate::registry::Location;
 use crate::registry::blob::{remove_file, sync_folder};
@@ -48,7 +49,7 @@ fn migrator() -> Migrator {
 }
 
 /// A connection that writes, to a registry that is up to date, on a network filesystem or a local one.
-pub(super) async fn writer(location: &Location, network: Option<&'static str>) -> Result<SqliteConnection> {
+pub(super) async fn writer(location: &Location, network: Option<&'static str>) -> Result<Connection> {
     let database = location.database();
     if database.is_dir() {
         return Err(Error::input(format!(
@@ -69,19 +70,19 @@ pub(super) async fn writer(location: &Location, network: Option<&'static str>) -
     let connected = connect(options(database).create_if_missing(true), database).await;
     let mut connection = connected.map_err(|fault| fault.explain(database))?;
     prepare(&mut connection, database, network).await.map_err(|fault| fault.explain(database))?;
-    Ok(connection)
+    Ok(Connection::Sqlite(connection))
 }
 
 /// Another connection that writes, to a registry that was open before.
-pub(super) async fn again(location: &Location, network: Option<&'static str>) -> Tried<SqliteConnection> {
+pub(super) async fn again(location: &Location, network: Option<&'static str>) -> Tried<Connection> {
     let database = location.database();
     let mut connection = connect(options(database), database).await?;
     prepare(&mut connection, database, network).await?;
-    Ok(connection)
+    Ok(Connection::Sqlite(connection))
 }
 
 /// A connection that cannot write, to a registry that exists.
-pub(super) async fn reader(location: &Location) -> Result<SqliteConnection> {
+pub(super) async fn reader(location: &Location) -> Result<Connection> {
     let database = location.database();
     if !database.exists() {
         return Err(Error::input(format!(
@@ -108,12 +109,47 @@ pub(super) async fn reader(location: &Location) -> Result<SqliteConnection> {
     }
     .map_err(|fault| fault.explain(database))?;
     if schema == SCHEMA {
-        return Ok(connection);
+        return Ok(Connection::Sqlite(connection));
     }
     // An older schema: bring it up to date as a writer, then look again.
     drop(connection);
     drop(writer(location, location.network_filesystem()?).await?);
-    Ok(attempt(false).await.map_err(|fault| fault.explain(database))?.0)
+    let (connection, _) = attempt(false).await.map_err(|fault| fault.explain(database))?;
+    Ok(Connection::Sqlite(connection))
+}
+
+/// What an error of SQLite means for a transaction.
+pub(super) fn trouble(error: &sqlx::Error) -> Trouble {
+    match primary_code(error) {
+        Some(5 | 6) => Trouble::Busy,
+        Some(8 | 10 | 13 | 14) => Trouble::Disk,
+        _ => Trouble::Final,
+    }
+}
+
+/// Full, read-only or broken, or a file that cannot be opened.
+fn is_disk(error: &sqlx::Error) -> bool {
+    trouble(error) == Trouble::Disk
+}
+
+/// An error of SQLite as a person should read it.
+pub(super) fn explain(error: &sqlx::Error, database: &Path) -> Error {
+    let path = database.display();
+    match primary_code(error) {
+        Some(5 | 6) => Error::failed(format!("{path} is locked by another program")),
+        Some(8) => Error::disk(format!("{path} cannot be written: it is read-only; pass --registry PATH")),
+        Some(10) => Error::disk(format!("the disk failed under {path}: {error}")),
+        Some(11) => Error::disk(format!("{path} is damaged: {error}; restore it from a copy")),
+        Some(13) => Error::disk(format!("the disk of {path} is full; free some space, then resume the run")),
+        Some(14) => Error::disk(format!("cannot open {path}: {error}; pass another --registry PATH")),
+        Some(26) => Error::input(format!("{path} is not a SQLite database; pass another --registry PATH")),
+        _ => Error::failed(format!("{path}: {error}")),
+    }
+}
+
+/// SQLite's result code without its extension bits.
+fn primary_code(error: &sqlx::Error) -> Option<i32> {
+    error.as_database_error()?.code()?.parse::<i32>().ok().map(|code| code & 0xff)
 }
 
 fn is_empty(file: &Path) -> bool {
