@@ -7,6 +7,7 @@ mod agreement;
 mod annotations;
 mod checkpoints;
 mod dialect;
+mod find;
 pub mod mlflow;
 mod points;
 mod query;

@@ -216,6 +216,46 @@ fn wrong_input_says_what_to_do() {
 }
 
 #[test]
+fn the_registry_is_measured_and_read_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kept = folder.path().join("kept").display().to_string();
+    let quick = ["--reps", "1", "--seconds", "0", "--warmup", "0", "--json"];
+    let counts = ["--runs", "20", "--points", "24", "--metrics", "12", "--settings", "3"];
+    let of = |more: &[&str]| -> Vec<Value> {
+        let output = stdout(&zoo(folder.path(), &[&["bench", "registry"], &counts[..], &quick, more].concat()));
+        output.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    let lines = of(&["--keep", &kept]);
+    let works: Vec<&str> = lines.iter().map(|line| line["work"].as_str().expect("text")).collect();
+    assert_eq!(works, ["log", "search", "history", "compare", "curves", "cli_ls", "cli_compare"]);
+    for line in &lines {
+        assert_eq!((&line["bench"], &line["runs"], &line["points"]), (&json!("registry"), &json!(20), &json!(24)));
+        assert!(line["ms"].as_f64() >= line["best_ms"].as_f64() && line["ms"].as_f64() > Some(0.), "{line}");
+        assert!(line["p99_ms"].as_f64() >= line["ms"].as_f64(), "{line}");
+    }
+    assert_eq!((&lines[0]["journal_mode"], &lines[0]["synchronous"]), (&json!("wal"), &json!("2")));
+    // The registry stays, with everything in it, and a second one reads the same.
+    let count = "SELECT (SELECT count(*) FROM runs) AS runs, (SELECT count(*) FROM metrics) AS points";
+    let there = cli::json(&folder.path().join("kept"), &["sql", count]);
+    assert_eq!(there, json!([{"runs": 20, "points": 480}]));
+    let again = of(&[]);
+    for work in 0..5 {
+        assert_eq!(lines[work]["sha256"], again[work]["sha256"], "{}", works[work]);
+    }
+    let cases: [(&[&str], &str); 3] = [
+        (&["--points", "10", "--metrics", "3"], "--points 10 is no multiple of --metrics 3"),
+        (&["--keep", &kept], "exists; name a new folder"),
+        (&["--runs", "1000000", "--points", "1000000"], "more than 2^32 points"),
+    ];
+    for (arguments, expected) in cases {
+        let output = zoo(folder.path(), &[&["bench", "registry"], arguments].concat());
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {message}");
+        assert!(message.starts_with("error: ") && message.contains(expected), "{arguments:?}: {message}");
+    }
+}
+
+#[test]
 fn batches_of_a_folder_are_measured() {
     let folder = tempfile::tempdir().expect("a folder");
     for part in ["train", "val"] {

@@ -71,6 +71,7 @@ fn every_command_teaches_by_example() {
         &["bench", "startup"],
         &["bench", "ops"],
         &["bench", "data"],
+        &["bench", "registry"],
         &["bench", "compare"],
     ];
     for command in commands {

@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 use resnet_zoo::registry::lease::Lease;
 use resnet_zoo::registry::run::{Origin, Point};
-use resnet_zoo::registry::store::{Batch, End, Start};
+use resnet_zoo::registry::store::{Batch, End, Page, Start};
 use resnet_zoo::registry::{Annotations, Build, Clock, Location, NewRun, Process, Reader, Recorder, RunState, Store};
 use resnet_zoo::train::Checkpoint;
 use resnet_zoo::train::checkpoint::{Progress, Snapshot};
@@ -452,4 +452,17 @@ fn a_run_is_found_by_id_short_id_or_name() {
     assert!(message.contains("fits 2 runs: 00000002, 00000001"), "{message}");
     let message = reader.find("run-3").expect_err("unknown").to_string();
     assert!(message.contains("did you mean `run-"), "{message}");
+
+    // Several at once are what each of them is alone, in their order.
+    let wanted = ["run-2".to_owned(), uid(1), "00000002".to_owned(), "run-1".to_owned()];
+    let pages = reader.find_all(&wanted).expect("found");
+    let page = Page::join(pages.clone());
+    assert_eq!((pages.len(), page.len(), pages[0] == pages[2]), (4, 2, true));
+    let ids: Vec<String> = reader.listings(&page).expect("read").into_iter().map(|run| run.id).collect();
+    assert_eq!(ids, [uid(2), uid(1)]);
+    let config = json!({"seed": 7, "optimizer": {"sgd": {"lr": 0.1}}});
+    assert_eq!(reader.configs(&page).expect("read"), [config.clone(), config]);
+    assert!(reader.find_all(&[]).expect("nothing").is_empty());
+    let message = reader.find_all(&["run-1".to_owned(), "run-3".to_owned()]).expect_err("unknown").to_string();
+    assert!(message.contains("there is no run `run-3`"), "{message}");
 }

@@ -34,6 +34,8 @@ pub(super) struct Timing {
     pub median: f64,
     /// Seconds of the fastest repetition.
     pub best: f64,
+    /// Seconds that 99 of 100 repetitions stay below.
+    pub p99: f64,
     /// Repetitions.
     pub reps: usize,
     /// What the machine did beside. Unknown without `/proc`, and of less than a fifth of a second, which has too few ticks.
@@ -70,19 +72,44 @@ impl Effort {
         for _ in 0..self.warmup {
             repeat()?;
         }
-        let mut times = Vec::new();
-        let before = CpuTime::now();
-        let begun = Instant::now();
+        let mut laps = Laps::start();
         loop {
-            times.push(repeat()?.as_secs_f64());
-            let spent = begun.elapsed();
-            if (times.len() >= self.reps as usize && spent.as_secs_f64() >= self.seconds) || spent >= LONGEST {
-                let noise = before.zip(CpuTime::now()).filter(|_| spent.as_secs_f64() >= SHORT);
-                let noise = noise.map(|(before, after)| after.noise_since(&before, spent));
-                times.sort_by(f64::total_cmp);
-                return Ok(Timing { median: median(&times), best: times[0], reps: times.len(), noise });
+            laps.push(repeat()?);
+            let spent = laps.begun.elapsed();
+            if (laps.times.len() >= self.reps as usize && spent.as_secs_f64() >= self.seconds) || spent >= LONGEST {
+                return Ok(laps.timing());
             }
         }
+    }
+}
+
+/// Repetitions, one after the other.
+pub(super) struct Laps {
+    times: Vec<f64>,
+    before: Option<CpuTime>,
+    begun: Instant,
+}
+
+impl Laps {
+    /// Now begins the first one.
+    pub fn start() -> Self {
+        Laps { times: Vec::new(), before: CpuTime::now(), begun: Instant::now() }
+    }
+
+    /// One more, and how long it took.
+    pub fn push(&mut self, time: Duration) {
+        self.times.push(time.as_secs_f64());
+    }
+
+    /// What they say together, one at the least.
+    pub fn timing(mut self) -> Timing {
+        let spent = self.begun.elapsed();
+        let noise = self.before.zip(CpuTime::now()).filter(|_| spent.as_secs_f64() >= SHORT);
+        let noise = noise.map(|(before, after)| after.noise_since(&before, spent));
+        self.times.sort_by(f64::total_cmp);
+        let reps = self.times.len();
+        let p99 = self.times[(99 * reps).div_ceil(100) - 1];
+        Timing { median: median(&self.times), best: self.times[0], p99, reps, noise }
     }
 }
 
@@ -166,7 +193,7 @@ mod tests {
         });
         let timing = timing.expect("no error");
         assert_eq!((calls, timing.reps), (6, 4));
-        assert!(0. <= timing.best && timing.best <= timing.median);
+        assert!(0. <= timing.best && timing.best <= timing.median && timing.median <= timing.p99);
         assert!(effort.measure(|| Err(Error::failed("no"))).is_err());
     }
 

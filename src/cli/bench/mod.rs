@@ -2,11 +2,13 @@
 
 mod against;
 mod ceiling;
+mod corpus;
 mod data;
 mod infer;
 mod measure;
 mod op_result;
 mod ops;
+mod registry;
 mod result;
 mod startup;
 mod train;
@@ -23,10 +25,11 @@ Examples:
   resnet-zoo bench startup resnet34 cat.jpg            how long a process takes to classify an image
   resnet-zoo bench ops resnet34                        which layer, which pass falls short of the ceiling
   resnet-zoo bench data photos --workers 2             batches of the photos in class folders
+  resnet-zoo bench registry --runs 1000                how fast runs are written, found and compared
   resnet-zoo bench compare ours.jsonl --against torch.jsonl
 
-But for `data` and `startup`, batches are synthetic. Nothing is recorded. Where a machine did other work meanwhile,
-a warning says so.";
+But for `data` and `startup`, batches are synthetic. Nothing is recorded in your registry. Where a machine did other
+work meanwhile, a warning says so.";
 
 /// What is measured.
 #[derive(Debug, Subcommand)]
@@ -41,6 +44,8 @@ pub(super) enum Bench {
     Ops(ops::Arguments),
     /// Training batches of image files: decode, crop, resize, flip, jitter, normalise
     Data(data::Arguments),
+    /// The registry: log, search, read and compare runs that are made up
+    Registry(registry::Arguments),
     /// Results in files beside those of other frameworks
     Compare(against::Arguments),
 }
@@ -52,6 +57,7 @@ pub(super) fn run(bench: &Bench, context: &mut Context) -> Result<()> {
         Bench::Startup(arguments) => startup::run(arguments, context),
         Bench::Ops(arguments) => ops::run(arguments, context),
         Bench::Data(arguments) => data::run(arguments, context),
+        Bench::Registry(arguments) => registry::run(arguments, context),
         Bench::Compare(arguments) => against::run(arguments, context),
     }
 }

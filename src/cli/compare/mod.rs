@@ -152,18 +152,11 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
 
 impl Arguments {
     fn page(&self, reader: &mut Reader) -> Result<Page> {
-        let mut pages = Vec::new();
-        let mut known: Vec<String> = Vec::new();
-        for wanted in &self.runs {
-            let run = reader.find(wanted)?;
-            if known.contains(&run.id) {
-                let id = &run.id;
-                return Err(Error::input(format!(
-                    "`{wanted}` is the run {id} again; name another, `runs ls` lists them"
-                )));
-            }
-            pages.push(reader.page_of(&run)?);
-            known.push(run.id);
+        let mut pages = reader.find_all(&self.runs)?;
+        if let Some(again) = (1..pages.len()).find(|index| pages[..*index].contains(&pages[*index])) {
+            let wanted = &self.runs[again];
+            let id = reader.find(wanted)?.id;
+            return Err(Error::input(format!("`{wanted}` is the run {id} again; name another, `runs ls` lists them")));
         }
         if let Some(text) = &self.filter {
             let filter = Some(Filter::parse(text, reader)?);

@@ -21,6 +21,13 @@ impl Dialect {
         }
     }
 
+    /// What stands behind FROM for the texts of a JSON array, argument `?1`: `wanted.value`, in the order of `wanted.key`.
+    pub fn texts(self) -> &'static str {
+        match self {
+            Dialect::Sqlite => "json_each(?1) AS wanted",
+        }
+    }
+
     /// A run's tags, sorted, as a JSON array.
     pub fn tags(self) -> &'static str {
         match self {
