@@ -239,7 +239,11 @@ fn story(reader: &mut Reader, parameters: &[(String, String)]) -> Result<Value> 
     if wanted.is_empty() || wanted.len() > COMPARED {
         return Err(Error::input(format!("`runs` must name 1 to {COMPARED} runs, with commas between")));
     }
-    let listings = wanted.into_iter().map(|wanted| reader.find(wanted)).collect::<Result<Vec<_>>>()?;
-    let story = Story::read(reader, listings)?;
+    let detail = |wanted| {
+        let listing = reader.find(wanted)?;
+        reader.detail(listing)
+    };
+    let details = wanted.into_iter().map(detail).collect::<Result<Vec<_>>>()?;
+    let story = Story::read(reader, &details)?;
     Ok(serde_json::to_value(story).expect("its maps have keys of text"))
 }

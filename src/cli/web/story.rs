@@ -65,15 +65,9 @@ impl Story {
     ///
     /// # Errors
     /// Where it cannot be read.
-    pub fn read(reader: &mut Reader, listings: Vec<RunListing>) -> Result<Self> {
-        let mut runs = Vec::new();
-        let mut details = Vec::new();
-        for listing in listings {
-            let detail = reader.detail(listing)?;
-            runs.push(Run::read(reader, &detail)?);
-            details.push(detail);
-        }
-        Ok(Story { runs, settings: differences(&details) })
+    pub fn read(reader: &mut Reader, details: &[RunDetail]) -> Result<Self> {
+        let runs = details.iter().map(|detail| Run::read(reader, detail)).collect::<Result<_>>()?;
+        Ok(Story { runs, settings: differences(details) })
     }
 }
 
