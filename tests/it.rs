@@ -21,6 +21,8 @@ mod it {
     mod oracle;
     mod parity;
     mod promises;
+    #[cfg(feature = "hub")]
+    mod publish;
     mod registry;
     mod rerun;
     mod resume;

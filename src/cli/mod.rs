@@ -14,6 +14,8 @@ mod environment;
 mod eval;
 mod export;
 mod gc;
+#[cfg(feature = "hub")]
+mod hub;
 mod human;
 mod import;
 mod latex;
@@ -120,7 +122,7 @@ enum Command {
     Export(export::Arguments),
     /// Take over runs of another registry or of MLflow
     Import(import::Arguments),
-    /// Write a run's weights in the layout of the Hugging Face Hub, with a model card
+    /// Publish a run's weights with a model card: to the Hugging Face Hub, or a folder of its layout
     Publish(publish::Arguments),
     /// Follow a run on the terminal: curves, speed, time left
     Watch(watch::Arguments),

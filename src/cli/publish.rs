@@ -18,10 +18,12 @@ Examples:
   resnet-zoo publish resnet34_ls --to-folder resnet34_ls
   resnet-zoo predict resnet34 --weights resnet34_ls/model.safetensors photo.png
   python -c \"import timm; timm.create_model('local-dir:resnet34_ls', pretrained=True)\"
+  resnet-zoo publish resnet34_ls --to-hub USER/resnet34_ls --private
 
-The folder holds model.safetensors (the best checkpoint), config.json as timm writes it, and README.md, a model card
-with the recipe and the metrics. `hf upload USER/NAME FOLDER` makes a repository of it.
-JSON: {run, folder, step, sha256}.";
+Both get model.safetensors (the best checkpoint), config.json as timm writes it, and README.md, a model card with the
+recipe and the metrics: read it before you publish it. --to-hub needs a token that may write, in HF_TOKEN or as
+`hf auth login` leaves it, and makes the repository where there is none. Weights that the Hub has are not sent again.
+JSON: {run, folder, step, sha256}, or {run, repository, url, commit, created, private, sent, step, sha256}.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -29,8 +31,14 @@ pub(super) struct Arguments {
     /// Id, short id or name of a run with a checkpoint
     run: String,
     /// A new folder
-    #[arg(long, value_name = "FOLDER")]
-    to_folder: PathBuf,
+    #[arg(long, value_name = "FOLDER", required_unless_present = "to_hub")]
+    to_folder: Option<PathBuf>,
+    /// A repository of the Hugging Face Hub
+    #[arg(long, value_name = "OWNER/NAME", conflicts_with = "to_folder")]
+    to_hub: Option<String>,
+    /// Make the repository so that nobody else sees it; a public one is refused
+    #[arg(long, requires = "to_hub", conflicts_with = "to_folder")]
+    private: bool,
 }
 
 pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
@@ -44,20 +52,66 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
     let published = Published { run: &run, experiment: &experiment, card };
     let config = serde_json::to_string_pretty(&published.config())
         .map_err(|error| Error::failed(format!("cannot write config.json: {error}")))?;
-    let readme = published.readme(best.step);
-    let folder = &arguments.to_folder;
-    new_folder(folder, |folder| {
-        new_file(&folder.join("model.safetensors"), |file| file.write_all(&weights))?;
-        new_file(&folder.join("config.json"), |file| writeln!(file, "{config}"))?;
-        new_file(&folder.join("README.md"), |file| file.write_all(readme.as_bytes()))
-    })?;
+    let files: [(&str, &[u8]); 3] = [
+        ("model.safetensors", &weights),
+        ("config.json", &format!("{config}\n").into_bytes()),
+        ("README.md", &published.readme(best.step).into_bytes()),
+    ];
+    let (name, size, step) = (&run.listing.name, human::bytes(weights.len() as u64), best.step);
+    let (said, facts) = match (&arguments.to_folder, &arguments.to_hub) {
+        (Some(folder), _) => {
+            new_folder(folder, |folder| {
+                files
+                    .iter()
+                    .try_for_each(|(name, content)| new_file(&folder.join(name), |file| file.write_all(content)))
+            })?;
+            (format!("{} with {size} of weights", folder.display()), json!({"folder": folder}))
+        }
+        (None, repository) => {
+            let repository = repository.as_deref().expect("one of both is required");
+            let message = format!("Add {name}, step {}", step + 1);
+            let facts = to_hub(repository, arguments.private, &message, &files)?;
+            let weights =
+                if facts["sent"] == 0 { format!("its {size} of weights were there") } else { format!("{size} sent") };
+            let text = |key: &str| facts[key].as_str().unwrap_or_default();
+            (format!("{}, commit {}; {weights}", text("url"), text("commit")), facts)
+        }
+    };
     if context.json {
-        return context.terminal.print_json(&json!({
-            "run": run.listing.id, "folder": folder, "step": best.step, "sha256": best.weights_sha256,
-        }));
+        let mut object = json!({"run": run.listing.id, "step": step, "sha256": best.weights_sha256});
+        object.as_object_mut().expect("made as one").extend(facts.as_object().cloned().unwrap_or_default());
+        return context.terminal.print_json(&object);
     }
-    let (name, size) = (&run.listing.name, human::bytes(weights.len() as u64));
-    context.terminal.print(&format!("{name}, step {}: {} with {size} of weights", best.step + 1, folder.display()))
+    context.terminal.print(&format!("{name}, step {}: {said}", step + 1))
+}
+
+/// Makes one commit of the files: what came of it.
+#[cfg(feature = "hub")]
+fn to_hub(repository: &str, private: bool, message: &str, files: &[(&str, &[u8])]) -> Result<Value> {
+    use zoo::hub::{Destination, HubConfig, NewFile, Problem};
+    let config =
+        HubConfig::from_env().map_err(|problem| Error::input(format!("cannot publish {repository}: {problem}")))?;
+    let files: Vec<NewFile<'_>> = files.iter().map(|&(path, content)| NewFile { path, content }).collect();
+    let to = Destination { repository, private, message };
+    match zoo::hub::publish(&to, &files, &config, &mut super::hub::Bar::default()) {
+        Ok(done) => Ok(json!({
+            "repository": repository, "url": done.url, "commit": done.commit, "created": done.created,
+            "private": private, "sent": done.sent,
+        })),
+        // It names the repository.
+        Err(error) if matches!(error.problem, Problem::Invalid(_)) => {
+            Err(Error::input(format!("cannot publish {error}")))
+        }
+        Err(error) => Err(Error::failed(format!("cannot publish {error}"))),
+    }
+}
+
+/// This build has no hub.
+#[cfg(not(feature = "hub"))]
+fn to_hub(repository: &str, _: bool, _: &str, _: &[(&str, &[u8])]) -> Result<Value> {
+    Err(Error::failed(format!(
+        "this build cannot publish {repository}: build with `--features hub`, or pass --to-folder FOLDER"
+    )))
 }
 
 /// What a folder is made from.

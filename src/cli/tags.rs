@@ -2,12 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::task::{Fetched, NotFetched};
-#[cfg(feature = "hub")]
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use resnet_codegen::diagnostic::did_you_mean;
 use std::path::{Path, PathBuf};
-#[cfg(feature = "hub")]
-use std::time::Duration;
 #[cfg(feature = "hub")]
 use zoo::hub::{HubConfig, HubError, Problem};
 use zoo::{ModelCard, WeightCard};
@@ -45,7 +41,7 @@ pub(super) fn fetch(weights: &WeightCard) -> Result<Fetched, NotFetched> {
         Problem::Invalid(_) => Error::input(format!("cannot get {error}")),
         _ => Error::failed(format!("cannot get {error}")),
     };
-    match zoo::hub::fetch(&weights.into(), &config, &mut Download { bar: None }) {
+    match zoo::hub::fetch(&weights.into(), &config, &mut super::hub::Bar::default()) {
         Ok(zoo::hub::Fetched { path, commit, sha256, size, .. }) => Ok(Fetched { path, commit, sha256, size }),
         Err(error) if error.problem.is_unavailable() => Err(NotFetched::Unavailable(failed(error))),
         Err(error) => Err(NotFetched::Refused(failed(error))),
@@ -59,38 +55,4 @@ pub(super) fn fetch(weights: &WeightCard) -> Result<Fetched, NotFetched> {
     Err(NotFetched::Unavailable(Error::failed(format!(
         "this build cannot download {repository}/{file}: build with `--features hub`, or pass the path of a local file"
     ))))
-}
-
-/// Shows a download: a bar on a terminal, nothing elsewhere but what goes wrong.
-#[cfg(feature = "hub")]
-struct Download {
-    bar: Option<ProgressBar>,
-}
-
-#[cfg(feature = "hub")]
-impl zoo::hub::Progress for Download {
-    fn started(&mut self, file: &str, done: u64, size: Option<u64>) {
-        let bar = ProgressBar::with_draw_target(size, ProgressDrawTarget::stderr());
-        let template = "{prefix} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
-        bar.set_style(ProgressStyle::with_template(template).expect("a fixed template").progress_chars("=> "));
-        bar.set_prefix(file.to_owned());
-        bar.set_position(done);
-        self.bar = Some(bar);
-    }
-
-    fn advanced(&mut self, bytes: u64) {
-        if let Some(bar) = &self.bar {
-            bar.inc(bytes);
-        }
-    }
-
-    fn retrying(&mut self, problem: &Problem, wait: Duration) {
-        eprintln!("{problem}; trying again in {} s", wait.as_secs());
-    }
-
-    fn finished(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
-        }
-    }
 }

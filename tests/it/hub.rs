@@ -21,15 +21,17 @@ fn content() -> Vec<u8> {
     (0..100_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }
 
-fn sha256(bytes: &[u8]) -> String {
+pub(super) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[derive(Clone)]
-struct Request {
-    method: String,
-    path: String,
-    headers: BTreeMap<String, String>,
+pub(super) struct Request {
+    pub method: String,
+    pub path: String,
+    /// Their names in small letters.
+    pub headers: BTreeMap<String, String>,
+    pub body: Vec<u8>,
 }
 
 impl Request {
@@ -43,10 +45,10 @@ impl Request {
 }
 
 /// What a server writes, with pauses before the pieces.
-struct Reply(Vec<(Duration, Vec<u8>)>);
+pub(super) struct Reply(Vec<(Duration, Vec<u8>)>);
 
 impl Reply {
-    fn new(status: &str, headers: &[(&str, &str)], body: &[u8]) -> Self {
+    pub fn new(status: &str, headers: &[(&str, &str)], body: &[u8]) -> Self {
         let mut head = format!("HTTP/1.1 {status}\r\nConnection: close\r\n");
         for (name, value) in headers {
             head += &format!("{name}: {value}\r\n");
@@ -54,7 +56,7 @@ impl Reply {
         Reply(vec![(Duration::ZERO, [head.as_bytes(), b"\r\n", body].concat())])
     }
 
-    fn status(status: &str) -> Self {
+    pub fn status(status: &str) -> Self {
         Reply::new(status, &[("Content-Length", "0")], b"")
     }
 
@@ -64,29 +66,38 @@ impl Reply {
 }
 
 type Script = dyn Fn(&Request) -> Reply + Send + Sync;
+type Cut = Mutex<Box<dyn Fn(&Request, usize) -> bool + Send>>;
 
-struct Server {
-    url: String,
+pub(super) struct Server {
+    pub url: String,
     log: Arc<Mutex<Vec<Request>>>,
+    cut: Arc<Cut>,
 }
 
 impl Server {
     /// Serves until the test's process ends.
-    fn start(script: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+    pub fn start(script: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let log = Arc::new(Mutex::new(Vec::new()));
-        let (script, requests): (Arc<Script>, _) = (Arc::new(script), Arc::clone(&log));
+        let cut: Arc<Cut> = Arc::new(Mutex::new(Box::new(|_, _| false)));
+        let (script, requests, cuts): (Arc<Script>, _, _) = (Arc::new(script), Arc::clone(&log), Arc::clone(&cut));
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (script, requests) = (Arc::clone(&script), Arc::clone(&requests));
-                thread::spawn(move || serve(stream, &*script, &requests));
+                let (script, requests, cuts) = (Arc::clone(&script), Arc::clone(&requests), Arc::clone(&cuts));
+                thread::spawn(move || serve(stream, &*script, &requests, &cuts));
             }
         });
-        Server { url, log }
+        Server { url, log, cut }
     }
 
-    fn requests(&self) -> Vec<Request> {
+    /// Breaks the connection in the middle of the body of requests of which this is true, given how many of the same
+    /// method came before.
+    pub fn cut(&self, when: impl Fn(&Request, usize) -> bool + Send + 'static) {
+        *self.cut.lock().unwrap() = Box::new(when);
+    }
+
+    pub fn requests(&self) -> Vec<Request> {
         self.log.lock().unwrap().clone()
     }
 
@@ -95,7 +106,7 @@ impl Server {
     }
 }
 
-fn serve(mut stream: TcpStream, script: &Script, log: &Mutex<Vec<Request>>) -> Option<()> {
+fn serve(mut stream: TcpStream, script: &Script, log: &Mutex<Vec<Request>>, cut: &Cut) -> Option<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -107,8 +118,17 @@ fn serve(mut stream: TcpStream, script: &Script, log: &Mutex<Vec<Request>>) -> O
     let mut first = lines.next()?.split(' ');
     let (method, path) = (first.next()?.to_string(), first.next()?.to_string());
     let headers = lines.filter_map(|line| line.split_once(": "));
-    let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_string())).collect();
-    let request = Request { method, path, headers };
+    let headers: BTreeMap<String, String> =
+        headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_string())).collect();
+    let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
+    let mut request = Request { method, path, headers, body: vec![0; length] };
+    let before = log.lock().unwrap().iter().filter(|other| other.method == request.method).count();
+    if cut.lock().unwrap()(&request, before) {
+        stream.read_exact(&mut request.body[..length / 2]).ok()?;
+        log.lock().unwrap().push(request);
+        return None;
+    }
+    stream.read_exact(&mut request.body).ok()?;
     log.lock().unwrap().push(request.clone());
     for (pause, bytes) in script(&request).0 {
         thread::sleep(pause);

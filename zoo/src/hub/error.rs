@@ -3,10 +3,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Why a file could not be had. No text of a server is in it, and no secret.
+/// Why a file could not be had, or not be published. No text of a server is in it, and no secret.
 #[derive(Debug)]
 pub struct HubError {
-    /// `OWNER/NAME/FILE`.
+    /// `OWNER/NAME/FILE`, or `OWNER/NAME` of what is published.
     pub file: String,
     /// What went wrong.
     pub problem: Problem,
@@ -30,6 +30,18 @@ pub enum Problem {
     /// Status 403.
     #[error("the hub answers 403: the token may not read it (accept its terms on its page, or set another HF_TOKEN)")]
     Forbidden,
+    /// Status 401 to what is written.
+    #[error("the hub answers 401: the token is wrong or has ended (set HF_TOKEN to one that may write)")]
+    TokenRefused,
+    /// Status 403 to what is written.
+    #[error("the hub answers 403: the token may not write there (it needs write access; set another HF_TOKEN)")]
+    MayNotWrite,
+    /// Status 409 or 412.
+    #[error("the hub answers 409: somebody else changes the repository; try again")]
+    Conflict,
+    /// Status 413.
+    #[error("the hub answers 413: a file is too large for it")]
+    TooLarge,
     /// Status 404, with what does not exist.
     #[error("the hub answers 404: {0}")]
     NotFound(&'static str),

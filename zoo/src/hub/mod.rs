@@ -1,4 +1,4 @@
-//! Published weights become a verified local file.
+//! Published weights become a verified local file, and files become a commit of a repository ([`publish`]).
 //!
 //! [`fetch`] finds a file in the cache that it shares with Python's huggingface_hub, or downloads it there.
 //! Not a byte is used before size and sha256 are verified, against the spec's pin or else against what the
@@ -11,12 +11,15 @@
 //! to the Hub alone.
 
 mod cache;
+mod client;
 mod config;
 mod error;
 mod transfer;
+mod upload;
 
 pub use config::{HubConfig, Limits, Token};
 pub use error::{HubError, Problem};
+pub use upload::{Destination, NewFile, Published, publish};
 
 use crate::model::WeightCard;
 use cache::{Cached, Slot};
@@ -54,15 +57,15 @@ pub struct Fetched {
     pub from_cache: bool,
 }
 
-/// Listens to a download.
+/// Listens to a download or an upload.
 pub trait Progress {
     /// The transfer starts, or starts again after a fault: `done` bytes of `size` are there already.
     fn started(&mut self, file: &str, done: u64, size: Option<u64>);
-    /// So many more bytes arrived.
+    /// So many more bytes arrived, or left.
     fn advanced(&mut self, bytes: u64);
     /// Something went wrong that is tried again after a wait.
     fn retrying(&mut self, problem: &Problem, wait: Duration);
-    /// The file is there and verified.
+    /// The file is there and verified; all files are published.
     fn finished(&mut self);
 }
 

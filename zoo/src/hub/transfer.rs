@@ -1,4 +1,5 @@
 use super::cache::digest;
+use super::client::{Client, check_status, header};
 use super::config::HubConfig;
 use super::error::Problem;
 use super::{CheckedFile, Progress, Remote, is_commit, is_sha256};
@@ -6,9 +7,9 @@ use hf_hub::{Repo, RepoType};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
+use ureq::Body;
 use ureq::http::{Response, Uri};
-use ureq::{Agent, Body};
 
 /// The largest file that is downloaded. The largest ResNet has 0.4 GB.
 const LARGEST_FILE: u64 = 8 << 30;
@@ -16,11 +17,9 @@ const MOST_REDIRECTS: usize = 5;
 
 /// What to ask of which server.
 pub(super) struct Transfer<'a> {
-    agent: Agent,
-    config: &'a HubConfig,
+    client: Client<'a>,
     file: &'a CheckedFile,
     repository: Repo,
-    endpoint: Uri,
 }
 
 #[derive(Clone, Copy)]
@@ -31,38 +30,17 @@ enum Method {
 
 impl<'a> Transfer<'a> {
     pub fn new(file: &'a CheckedFile, config: &'a HubConfig) -> Result<Self, Problem> {
-        let endpoint: Option<Uri> = config.endpoint.parse().ok();
-        let endpoint = endpoint
-            .filter(|uri| uri.host().is_some() && matches!(uri.scheme_str(), Some("http" | "https")))
-            .filter(|uri| uri.query().is_none() && !uri.authority().is_some_and(|host| host.as_str().contains('@')))
-            .ok_or_else(|| Problem::Invalid("the hub's endpoint must be https://HOST, without a password".into()))?;
-        if config.token.as_ref().is_some_and(|token| !token.is_sendable()) {
-            return Err(Problem::Invalid("the token must be one word of ASCII: see HF_TOKEN".into()));
-        }
-        let limits = &config.limits;
-        let agent = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .timeout_resolve(Some(limits.connect))
-            .timeout_connect(Some(limits.connect))
-            .timeout_send_request(Some(limits.response))
-            .timeout_recv_response(Some(limits.response))
-            .timeout_per_read(Some(limits.window))
-            .proxy(config.proxy.clone())
-            .user_agent(concat!("resnet-zoo/", env!("CARGO_PKG_VERSION")))
-            .accept_encoding("identity")
-            .build();
+        let client = Client::new(config)?;
         let repository = Repo::with_revision(file.repository.clone(), RepoType::Model, file.revision.clone());
-        Ok(Transfer { agent: agent.into(), config, file, repository, endpoint })
+        Ok(Transfer { client, file, repository })
     }
 
     /// Asks the Hub which commit, size and sha256 the file has, and holds them against the pins.
     pub fn describe(&self, progress: &mut dyn Progress) -> Result<Remote, Problem> {
-        let response = self.with_retries(progress, |_| self.head())?;
+        let response = self.client.with_retries(progress, |_| self.head())?;
         let commit = match header(&response, "x-repo-commit") {
             Some(commit) => commit.to_ascii_lowercase(),
-            None => self.with_retries(progress, |_| self.commit_of_revision())?,
+            None => self.client.with_retries(progress, |_| self.commit_of_revision())?,
         };
         if !is_commit(&commit) {
             return Err(Problem::Protocol("it names no commit of 40 hexadecimal digits"));
@@ -103,7 +81,7 @@ impl<'a> Transfer<'a> {
 
     /// Brings the file to `path`, going on where an earlier attempt ended, and verifies it.
     pub fn download(&self, remote: &Remote, path: &Path, progress: &mut dyn Progress) -> Result<(), Problem> {
-        self.with_retries(progress, |progress| self.attempt(remote, path, progress))
+        self.client.with_retries(progress, |progress| self.attempt(remote, path, progress))
     }
 
     fn attempt(&self, remote: &Remote, path: &Path, progress: &mut dyn Progress) -> Result<(), Problem> {
@@ -171,7 +149,7 @@ impl<'a> Transfer<'a> {
         path: &Path,
         progress: &mut dyn Progress,
     ) -> Result<(), Problem> {
-        let limits = &self.config.limits;
+        let limits = &self.client.config.limits;
         let most = size.unwrap_or(LARGEST_FILE);
         let mut body = response.into_body().into_reader();
         let mut buffer = vec![0; 256 << 10];
@@ -181,7 +159,7 @@ impl<'a> Transfer<'a> {
                 Ok(0) => break,
                 Ok(read) => read as u64,
                 Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => break,
-                Err(error) => return Err(self.broken(ureq::Error::from(error))),
+                Err(error) => return Err(self.client.broken(ureq::Error::from(error))),
             };
             done += read;
             if done > most {
@@ -229,10 +207,11 @@ impl<'a> Transfer<'a> {
         struct Info {
             sha: String,
         }
-        let url = format!("{}/api/{}", self.base(), self.repository.api_url());
+        let url = format!("{}/api/{}", self.client.base(), self.repository.api_url());
         let response = self.follow(Method::Get, url, None)?;
         check_status(&response)?;
-        let info = response.into_body().into_with_config().limit(LONGEST).read_to_vec().map_err(|e| self.broken(e))?;
+        let info =
+            response.into_body().into_with_config().limit(LONGEST).read_to_vec().map_err(|e| self.client.broken(e))?;
         let info: Info =
             serde_json::from_slice(&info).map_err(|_| Problem::Protocol("it does not say what the revision is"))?;
         Ok(info.sha.to_ascii_lowercase())
@@ -252,23 +231,16 @@ impl<'a> Transfer<'a> {
 
     fn send(&self, method: Method, url: &str, from: Option<u64>) -> Result<Response<Body>, Problem> {
         let mut request = match method {
-            Method::Head => self.agent.head(url),
-            Method::Get => self.agent.get(url),
+            Method::Head => self.client.agent.head(url),
+            Method::Get => self.client.agent.get(url),
         };
-        if let Some(token) = self.config.token.as_ref().filter(|_| self.may_have_the_token(url)) {
+        if let Some(token) = self.client.token_for(url) {
             request = request.header("authorization", token.header());
         }
         if let Some(from) = from {
             request = request.header("range", format!("bytes={from}-"));
         }
-        request.call().map_err(|error| self.broken(error))
-    }
-
-    /// The token is for the endpoint alone, and not in the clear through a network.
-    fn may_have_the_token(&self, url: &str) -> bool {
-        let Ok(url) = url.parse::<Uri>() else { return false };
-        let is_here = matches!(url.host(), Some("localhost" | "127.0.0.1" | "[::1]"));
-        origin(&url) == origin(&self.endpoint) && (url.scheme_str() == Some("https") || is_here)
+        request.call().map_err(|error| self.client.broken(error))
     }
 
     /// Where a redirect leads.
@@ -295,91 +267,11 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    /// Tries again what may work later.
-    fn with_retries<T>(
-        &self,
-        progress: &mut dyn Progress,
-        mut attempt: impl FnMut(&mut dyn Progress) -> Result<T, Problem>,
-    ) -> Result<T, Problem> {
-        let limits = &self.config.limits;
-        let mut backoff = limits.backoff;
-        for _ in 0..limits.retries {
-            let problem = match attempt(progress) {
-                Err(problem) if problem.is_transient() => problem,
-                done => return done,
-            };
-            let wait = match problem {
-                Problem::RateLimited(Some(asked)) if asked > limits.longest_wait => return Err(problem),
-                Problem::RateLimited(Some(asked)) => asked,
-                _ => backoff.min(limits.longest_wait),
-            };
-            progress.retrying(&problem, wait);
-            std::thread::sleep(wait);
-            backoff = backoff.saturating_mul(2);
-        }
-        attempt(progress)
-    }
-
     /// The file at the revision.
     fn url(&self) -> String {
         let file = self.file.file.split('/').map(percent_encoded).collect::<Vec<_>>().join("/");
-        format!("{}/{}/resolve/{}/{file}", self.base(), self.repository.url(), self.repository.url_revision())
+        format!("{}/{}/resolve/{}/{file}", self.client.base(), self.repository.url(), self.repository.url_revision())
     }
-
-    fn base(&self) -> &str {
-        self.config.endpoint.trim_end_matches('/')
-    }
-
-    /// A fault of the connection, in words of ours: a server may have sent anything.
-    fn broken(&self, error: ureq::Error) -> Problem {
-        let host = self.endpoint.host().unwrap_or_default();
-        match error {
-            ureq::Error::Timeout(phase) => Problem::Timeout(format!("{phase}")),
-            ureq::Error::HostNotFound => Problem::NoHost(host.to_owned()),
-            // The standard library gives a failed look-up no kind of its own.
-            ureq::Error::Io(error) if error.to_string().contains("lookup address") => Problem::NoHost(host.to_owned()),
-            ureq::Error::Io(error) if matches!(error.kind(), std::io::ErrorKind::TimedOut) => {
-                Problem::Timeout("the server".into())
-            }
-            ureq::Error::Io(error) => Problem::Connection(format!("the connection to {host} broke: {}", error.kind())),
-            ureq::Error::ConnectionFailed => Problem::Connection(format!("cannot connect to {host}")),
-            ureq::Error::Rustls(error) => {
-                let reason = error.to_string();
-                let reason = self.config.token.as_ref().map_or_else(|| reason.clone(), |token| token.scrub(&reason));
-                Problem::Connection(format!("cannot connect to {host} safely: {reason}"))
-            }
-            ureq::Error::LargeResponseHeader(..) => Problem::Protocol("its headers are too long"),
-            ureq::Error::BodyExceedsLimit(_) => Problem::Protocol("its answer is too long"),
-            ureq::Error::Protocol(_) | ureq::Error::Http(_) => Problem::Protocol("it does not speak HTTP"),
-            _ => Problem::Connection(format!("the connection to {host} failed")),
-        }
-    }
-}
-
-fn check_status(response: &Response<Body>) -> Result<(), Problem> {
-    let code = header(response, "x-error-code");
-    match (response.status().as_u16(), code.as_deref()) {
-        (200..=299, _) => Ok(()),
-        (404, Some("RevisionNotFound")) => Err(Problem::NotFound("the repository has no such revision")),
-        (404, Some("EntryNotFound")) => Err(Problem::NotFound("the repository has no such file")),
-        (404, Some("RepoNotFound")) | (401, Some("RepoNotFound")) => {
-            Err(Problem::NotFound("there is no such repository, or it needs a token (set HF_TOKEN)"))
-        }
-        (404, _) => Err(Problem::NotFound("there is no such repository, revision or file")),
-        (401, _) => Err(Problem::Unauthorized),
-        (403, _) => Err(Problem::Forbidden),
-        (429, _) => {
-            // A date, the other form that is allowed, counts as none: it would need both clocks to agree.
-            let seconds = header(response, "retry-after").and_then(|after| after.trim().parse().ok());
-            Err(Problem::RateLimited(seconds.map(Duration::from_secs)))
-        }
-        (status @ (408 | 500..=599), _) => Err(Problem::Server(status)),
-        (status, _) => Err(Problem::Status(status)),
-    }
-}
-
-fn header(response: &Response<Body>, name: &str) -> Option<String> {
-    response.headers().get(name)?.to_str().ok().map(String::from)
 }
 
 fn is_web_page(response: &Response<Body>) -> bool {
@@ -397,11 +289,6 @@ fn continues(response: &Response<Body>, done: u64, size: Option<u64>) -> bool {
     })
 }
 
-fn origin(uri: &Uri) -> (Option<&str>, Option<String>, Option<u16>) {
-    let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
-    (uri.scheme_str(), uri.host().map(str::to_ascii_lowercase), Some(uri.port_u16().unwrap_or(default)))
-}
-
 fn percent_encoded(segment: &str) -> String {
     let mut encoded = String::new();
     for byte in segment.bytes() {
@@ -416,7 +303,7 @@ fn percent_encoded(segment: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::HubFile;
+    use super::super::{HubFile, Token};
     use super::*;
 
     fn with_transfer<T>(endpoint: &str, test: impl FnOnce(&Transfer<'_>) -> T) -> T {
@@ -424,6 +311,7 @@ mod tests {
         let file = CheckedFile::new(&file).unwrap();
         let mut config = HubConfig::new("unused");
         config.endpoint = endpoint.into();
+        config.token = Some(Token::new("hf_x"));
         test(&Transfer::new(&file, &config).unwrap())
     }
 
@@ -463,7 +351,11 @@ mod tests {
             ("http://127.0.0.1:99", "http://127.0.0.1:99/o", true),
             ("http://127.0.0.1:99", "http://127.0.0.1:98/o", false),
         ] {
-            assert_eq!(with_transfer(endpoint, |transfer| transfer.may_have_the_token(url)), may, "{endpoint} {url}");
+            assert_eq!(
+                with_transfer(endpoint, |transfer| transfer.client.token_for(url).is_some()),
+                may,
+                "{endpoint} {url}"
+            );
         }
     }
 
