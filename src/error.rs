@@ -11,7 +11,7 @@ pub enum Error {
     /// The work itself failed: a non-finite loss, a corrupt image. Exit code 1.
     #[error("{0}")]
     Failed(String),
-    /// The registry's disk is full, read-only or broken: what was acknowledged is intact, and the run can be resumed
+    /// The registry's disk is full, read-only or broken, or its server out of reach: what was acknowledged is intact, and the run can be resumed
     /// once the disk is well. Exit code 74, `EX_IOERR` of sysexits(3).
     #[error("{0}")]
     Disk(String),

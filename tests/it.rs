@@ -20,12 +20,16 @@ mod it {
     mod models;
     mod oracle;
     mod parity;
+    #[cfg(feature = "postgres")]
+    mod postgres;
     mod promises;
     #[cfg(feature = "hub")]
     mod publish;
     mod registry;
     mod rerun;
     mod resume;
+    #[cfg(feature = "postgres")]
+    mod server;
     mod sweep;
     mod tidy;
     mod tiny;

@@ -4,7 +4,6 @@ use super::table::{Align, Table};
 use super::{Context, device, human, models, tags};
 use crate::error::{Error, Result};
 use crate::experiment::{self, Experiment};
-use crate::registry::blob::Blobs;
 use crate::task;
 use crate::train::task::Task;
 use serde_json::{Map, json};
@@ -99,6 +98,6 @@ fn of_run(arguments: &Arguments, context: &mut Context) -> Result<(Experiment, O
     if arguments.weights.is_some() {
         return Ok((experiment, None));
     }
-    let blobs = Blobs::beside(context.location.database());
+    let blobs = context.location.blobs();
     Ok((experiment, Some(blobs.verified(&detail.best_checkpoint()?.weights_sha256)?)))
 }

@@ -3,7 +3,6 @@
 use super::run_detail::flatten;
 use super::{Context, human};
 use crate::error::{Error, Result};
-use crate::registry::blob::Blobs;
 use crate::registry::formats::mlflow::Tracked;
 use crate::registry::formats::{self, Series, new_file, new_folder, parquet, tensorboard};
 use crate::registry::run::{RunDetail, RunListing};
@@ -86,7 +85,7 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
 
 /// Writes the form that was asked for; where to.
 fn write(form: &Form, runs: &[RunListing], reader: &mut Reader, context: &mut Context) -> Result<PathBuf> {
-    let blobs = Blobs::beside(context.location.database());
+    let blobs = context.location.blobs();
     let one = |option: &str| match runs {
         [run] => Ok(run.clone()),
         _ => Err(Error::input(format!("{option} takes one run, not {}", runs.len()))),

@@ -1,6 +1,6 @@
 //! The command line: one file a command.
 //!
-//! Exit codes: 0 done, 1 the work failed, 2 the input is wrong, 74 the registry's disk is full, read-only or broken, 130
+//! Exit codes: 0 done, 1 the work failed, 2 the input is wrong, 74 the registry's disk is full, read-only or broken, or its server out of reach, 130
 //! and 143 interrupted by SIGINT and SIGTERM.
 
 mod annotate;
@@ -61,7 +61,7 @@ Examples:
   resnet-zoo runs compare resnet34_ls resnet34     what differs: settings, then results
   resnet-zoo predict resnet34 --weights best.safetensors cat.jpg
 
-Exit codes: 0 done, 1 failed, 2 wrong input, 74 the registry's disk is full or fails, 130 interrupted by Ctrl-C, 143 by
+Exit codes: 0 done, 1 failed, 2 wrong input, 74 the registry's disk or server fails, 130 interrupted by Ctrl-C, 143 by
 SIGTERM.";
 
 /// Fine-tune ResNets that are described in YAML, and never lose or confuse a result.
@@ -76,9 +76,12 @@ pub struct Cli {
 
 #[derive(Debug, Args)]
 struct Globals {
-    /// The registry's SQLite file; checkpoints lie beside it
+    /// The registry's SQLite file, checkpoints beside it; or postgres://USER@HOST:PORT/DATABASE
     #[arg(long, global = true, value_name = "PATH", default_value = "runs/registry.sqlite3")]
     registry: PathBuf,
+    /// With a PostgreSQL server, the folder of checkpoints: runs/DATABASE where none is named
+    #[arg(long, global = true, value_name = "DIR", hide_short_help = true)]
+    artifacts: Option<PathBuf>,
     /// Seconds to wait for a locked registry; a run then writes to a file beside it, and goes on
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = PATIENCE.as_secs(), hide_short_help = true)]
     lock_timeout: u64,
@@ -91,6 +94,18 @@ struct Globals {
     /// When to use colours
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     color: ColorChoice,
+}
+
+impl Globals {
+    fn location(&self) -> Result<Location> {
+        let location = Location::parse(&self.registry, self.artifacts.as_deref())?;
+        if self.network_filesystem && location.file().is_none() {
+            return Err(Error::input(
+                "--network-filesystem is for a registry in a SQLite file; a PostgreSQL server needs none of it",
+            ));
+        }
+        Ok(location.on_network(self.network_filesystem))
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -181,7 +196,7 @@ impl Cli {
     /// What went wrong; [`report`] prints it, [`Error::exit_code`] is the exit code.
     pub fn run(self) -> Result<()> {
         let mut context = Context {
-            location: Location::new(self.globals.registry).on_network(self.globals.network_filesystem),
+            location: self.globals.location()?,
             patience: Duration::from_secs(self.globals.lock_timeout),
             json: self.globals.json,
             terminal: Terminal::new(self.globals.color),
@@ -238,7 +253,7 @@ impl Context {
     /// Says which run begins.
     fn announce(&mut self, uid: &str, name: &str, model: &str, start: &Start) -> Result<()> {
         if self.json {
-            let registry = self.location.database();
+            let registry = self.location.to_string();
             return self.terminal.print_json_line(&json!({
                 "event": "run", "id": uid, "name": name, "model": model, "device": start.device,
                 "threads": start.threads, "registry": registry,

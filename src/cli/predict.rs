@@ -6,7 +6,6 @@ use crate::data::transform::{Pipeline, evaluation};
 use crate::data::{TransformSpec, image};
 use crate::error::{Error, Result};
 use crate::experiment::{Experiment, Precision};
-use crate::registry::blob::Blobs;
 use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -108,7 +107,7 @@ fn of_model(entry: &Entry, arguments: &Arguments, device: Device) -> Result<Pred
 }
 
 fn of_run(arguments: &Arguments, device: Device, context: &mut Context) -> Result<Predictor> {
-    if !context.location.database().exists() {
+    if !context.location.may_exist() {
         return Err(models::find(&arguments.what).map(|_| ()).expect_err("it was no model a moment ago"));
     }
     let mut reader = context.reader()?;
@@ -118,7 +117,7 @@ fn of_run(arguments: &Arguments, device: Device, context: &mut Context) -> Resul
     let path = match &arguments.weights {
         Some(path) => tags::file(entry.card, path)?,
         None => {
-            let blobs = Blobs::beside(context.location.database());
+            let blobs = context.location.blobs();
             blobs.verified(&detail.best_checkpoint()?.weights_sha256)?
         }
     };

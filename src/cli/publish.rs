@@ -5,7 +5,6 @@ use crate::data::TransformSpec;
 use crate::data::options::ResizeTo;
 use crate::error::{Error, Result};
 use crate::experiment::{AugmentOptions, Experiment};
-use crate::registry::blob::Blobs;
 use crate::registry::formats::{new_file, new_folder};
 use crate::registry::run::RunDetail;
 use serde_json::{Value, json};
@@ -48,7 +47,7 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
     let experiment = Experiment::from_canonical(&run.canonical)?;
     let card = models::find(&run.listing.model)?.card;
     let best = run.best_checkpoint()?;
-    let weights = Blobs::beside(context.location.database()).get(&best.weights_sha256)?;
+    let weights = context.location.blobs().get(&best.weights_sha256)?;
     let published = Published { run: &run, experiment: &experiment, card };
     let config = serde_json::to_string_pretty(&published.config())
         .map_err(|error| Error::failed(format!("cannot write config.json: {error}")))?;

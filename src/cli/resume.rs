@@ -5,7 +5,7 @@ use super::{Context, device, tags};
 use crate::error::{Error, Result};
 use crate::experiment::{Experiment, Length};
 use crate::registry::blob::Blobs;
-use crate::registry::lease::Lease;
+use crate::registry::lease::{Lease, TAKEN};
 use crate::registry::run::{CheckpointRecord, RunDetail};
 use crate::registry::spill::Spill;
 use crate::registry::store::Start;
@@ -71,9 +71,12 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
     // Before anything is read: nobody else goes on from what is read below.
     let lease = Lease::take(&context.location.run_folder(&uid))?;
     let mut store = context.store()?;
-    Spill::of(&context.location.run_folder(&uid)).restore(&mut store, &uid, true)?.ok_or_else(|| {
-        Error::failed(format!("{} is locked by another program", context.location.database().display()))
-    })?;
+    if !store.claim(&uid)? {
+        return Err(Error::input(TAKEN));
+    }
+    Spill::of(&context.location.run_folder(&uid))
+        .restore(&mut store, &uid, true)?
+        .ok_or_else(|| Error::failed(format!("{} is {}", context.location, context.location.blocked().0)))?;
     let listing = reader.find(&uid)?;
     let detail = reader.detail(listing)?;
     drop(reader);
@@ -83,6 +86,9 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
     let task = open(&detail, &experiment, &device)?;
     let experiment_sha256 = experiment.sha256();
     let origin = Origin { experiment_sha256: &experiment_sha256, data_sha256: task.data_sha256() };
+    if context.location.file().is_none() {
+        refuse_elsewhere(&detail, context)?;
+    }
     let mut found = newest_sound(&detail, store.blobs(), origin)?;
     found.warnings.extend(store.warning());
     store.blobs().preflight(checkpoint::size(&experiment, task.params()))?;
@@ -137,6 +143,22 @@ struct Found {
     record: Option<CheckpointRecord>,
     checkpoint: Option<Checkpoint>,
     warnings: Vec<String>,
+}
+
+/// With a server, each machine may have a folder of its own.
+fn refuse_elsewhere(detail: &RunDetail, context: &Context) -> Result<()> {
+    let blobs = context.location.blobs();
+    let is_here = |kept: &CheckpointRecord| blobs.has(&kept.weights_sha256) && blobs.has(&kept.state_sha256);
+    if detail.checkpoints.is_empty() || detail.checkpoints.iter().any(is_here) {
+        return Ok(());
+    }
+    let host = detail.attempts.last().map_or("another machine", |attempt| &attempt.host);
+    Err(Error::input(format!(
+        "the checkpoints of the run {} are not in {}: {host} wrote them; resume it there, or pass --artifacts DIR, a copy \
+         or a mount of the folder that has them",
+        detail.listing.id,
+        context.location.folder().display()
+    )))
 }
 
 fn newest_sound(detail: &RunDetail, blobs: &Blobs, origin: Origin<'_>) -> Result<Found> {

@@ -154,7 +154,7 @@ fn checkpoints(detail: &RunDetail, context: &mut Context) -> Result<()> {
         return Ok(());
     }
     context.terminal.heading("\ncheckpoints")?;
-    let blobs = crate::registry::blob::Blobs::beside(context.location.database());
+    let blobs = context.location.blobs();
     for checkpoint in &detail.checkpoints {
         let path = blobs.path(&checkpoint.weights_sha256);
         context.terminal.print(&format!("  step {} ({}): {}", checkpoint.step + 1, checkpoint.role, path.display()))?;

@@ -7,7 +7,6 @@ use super::terminal::SIGPIPE;
 use super::{Context, human, signals};
 use crate::error::{Error, Result};
 use crate::experiment::{Experiment, Length};
-use crate::registry::blob::Blobs;
 use crate::registry::run::{RunDetail, is_measured};
 use crate::registry::store::short_id;
 use crate::registry::{Recorder, RunState};
@@ -177,7 +176,7 @@ fn conclude(uid: &str, context: &mut Context) -> Result<()> {
         return context.terminal.print_json_line(&json!({
             "event": "ended", "id": listing.id, "name": listing.name, "state": listing.state, "reason": listing.reason,
             "steps": listing.steps, "seconds": listing.seconds, "metrics": listing.metrics,
-            "registry": context.location.database(),
+            "registry": context.location.to_string(),
         }));
     }
     print(&detail, context)
@@ -209,9 +208,9 @@ fn print(detail: &RunDetail, context: &mut Context) -> Result<()> {
         listing.steps,
         human::duration(listing.seconds)
     ))?;
-    context.terminal.print(&format!("recorded in {}", context.location.database().display()))?;
+    context.terminal.print(&format!("recorded in {}", context.location))?;
     if let Ok(best) = detail.best_checkpoint() {
-        let path = Blobs::beside(context.location.database()).path(&best.weights_sha256);
+        let path = context.location.blobs().path(&best.weights_sha256);
         context.terminal.print(&format!("weights of step {} in {}", best.step + 1, path.display()))?;
     }
     let next = match listing.state {

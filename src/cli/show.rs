@@ -58,7 +58,7 @@ fn show_run(arguments: &Arguments, context: &mut Context) -> Result<()> {
     if arguments.expand || arguments.layers {
         return Err(models::find(&arguments.what).map(|_| ()).expect_err("it was no model a moment ago"));
     }
-    let found = if context.location.database().exists() {
+    let found = if context.location.may_exist() {
         context.reader().and_then(|mut reader| {
             let listing = reader.find(&arguments.what)?;
             reader.detail(listing)

@@ -11,6 +11,7 @@ Examples:
   resnet-zoo sql \"SELECT step, value FROM metrics WHERE run_name = 'resnet34_ls' AND metric = 'train.loss'\" --json
   resnet-zoo sql \"SELECT name, sql FROM sqlite_schema WHERE type = 'view'\"
 
+On a PostgreSQL server the statement is PostgreSQL's; the views are the same.
 Views for people: runs, metrics, results, checkpoints, settings, annotations, tags. The connection is read-only.
 JSON: an array with one object a row; a blob is hexadecimal text.";
 

@@ -16,6 +16,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone)]
 pub struct Blobs {
     folder: PathBuf,
+    /// Whether other machines may have blobs of the same registry in folders of their own.
+    is_apart: bool,
 }
 
 /// What [`Blobs::put`] stored.
@@ -41,9 +43,14 @@ pub struct Contents {
 pub struct Guard(#[expect(dead_code, reason = "closing the file releases the lock")] File);
 
 impl Blobs {
-    /// The blobs of the registry file `database`.
-    pub fn beside(database: &Path) -> Self {
-        Blobs { folder: database.with_file_name("blobs") }
+    /// The blobs in a registry's folder, of which each machine may have one of its own.
+    pub fn of(folder: &Path, is_apart: bool) -> Self {
+        Blobs { folder: folder.join("blobs"), is_apart }
+    }
+
+    /// Whether a blob lies in the folder, sound or not.
+    pub fn has(&self, sha256: &str) -> bool {
+        self.path(sha256).exists()
     }
 
     /// Creates the folder and notes that the registry called `registry` uses it.
@@ -194,7 +201,14 @@ impl Blobs {
     /// Where it is missing, or where its bytes are not the ones that were stored.
     pub fn get(&self, sha256: &str) -> Result<Vec<u8>> {
         let path = self.path(sha256);
-        let bytes = fs::read(&path).map_err(|error| failed("read", &path, &error))?;
+        let bytes = fs::read(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound if self.is_apart => Error::input(format!(
+                "there is no {}: another machine may have written it; go there, or pass --artifacts DIR, a copy or a mount \
+                 of the folder that has it",
+                path.display()
+            )),
+            _ => failed("read", &path, &error),
+        })?;
         let actual = format!("{:x}", Sha256::digest(&bytes));
         if actual != sha256 {
             return Err(Error::disk(format!(
@@ -317,7 +331,7 @@ mod tests {
     use super::*;
 
     fn blobs(folder: &tempfile::TempDir) -> Blobs {
-        let blobs = Blobs::beside(&folder.path().join("registry.sqlite3"));
+        let blobs = Blobs::of(folder.path(), false);
         blobs.create("registry.sqlite3").expect("created");
         blobs
     }

@@ -62,6 +62,10 @@ pub fn collect(location: &Location, clock: &Clock, dry_run: bool) -> Result<Garb
     let reader = Reader::open(location.clone(), clock.clone())?;
     let blobs = reader.blobs();
     drop(reader);
+    if location.file().is_none() && !location.folder().join("blobs").exists() {
+        // Nothing was ever stored on this machine.
+        return Ok(Garbage::default());
+    }
     let mut garbage = Garbage { spills: restore_spills(location, clock, dry_run)?, ..Garbage::default() };
     // From before it is seen what is named until the rest is gone nobody adds anything.
     let Some(_alone) = blobs.alone(PATIENCE)? else {
@@ -69,9 +73,19 @@ pub fn collect(location: &Location, clock: &Clock, dry_run: bool) -> Result<Garb
     };
     let mut known = Known::default();
     for name in blobs.users()? {
-        let database = location.folder().join(&name);
-        if database.exists() {
-            let mut reader = Reader::open(location.with_database(database), clock.clone())?;
+        let user = match name {
+            name if name == location.name() => location.clone(),
+            name if name.contains("://") => {
+                return Err(Error::input(format!(
+                    "the folder {} also serves {name}, which alone knows what it needs there: give each registry a folder \
+                     of its own",
+                    location.folder().display()
+                )));
+            }
+            name => Location::new(location.folder().join(name)).on_network(location.on_network),
+        };
+        if user.may_exist() {
+            let mut reader = Reader::open(user, clock.clone())?;
             known.blobs.extend(reader.referenced()?);
             known.runs.extend(reader.run_ids()?);
         }
@@ -120,11 +134,11 @@ fn restore_spills(location: &Location, clock: &Clock, dry_run: bool) -> Result<V
         let entries = spill.entries()?.len();
         if !dry_run {
             let mut store = Store::open(location.clone(), clock.clone())?;
+            if !store.claim(&run)? {
+                continue;
+            }
             if spill.restore(&mut store, &run, true)?.is_none() {
-                return Err(Error::failed(format!(
-                    "{} is still locked by another program; find it with `fuser` or `lsof`",
-                    location.database().display()
-                )));
+                return Err(store.in_the_way(PATIENCE));
             }
         }
         spills.push(Spilled { run, entries });

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// What the second of two is told.
-pub(super) const TAKEN: &str = "another process works on this run; wait for it or stop it";
+pub const TAKEN: &str = "another process works on this run; wait for it or stop it";
 
 /// The right to work on a run, held as long as this lives.
 #[derive(Debug)]

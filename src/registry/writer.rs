@@ -194,10 +194,10 @@ impl Worker {
 
     fn finish(mut self) -> Result<u64> {
         if self.spill.exists() && !self.restore(true)? {
+            let location = self.store.location();
+            let (blocked, freed) = location.blocked();
             return Err(Error::failed(format!(
-                "{} is locked by another program; what it lacks of the run lies in {}: once the lock is gone, \
-                 `resnet-zoo gc` stores it",
-                self.store.location().database().display(),
+                "{location} is {blocked}; what it lacks of the run lies in {}: once {freed}, `resnet-zoo gc` stores it",
                 self.spill.path().display()
             )));
         }

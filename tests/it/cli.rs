@@ -1,6 +1,6 @@
 //! The real binary: help, exit codes, JSON shapes, signals.
 
-use super::registry::{finished_run, location};
+use super::registry::{finished_run, registry_of};
 use super::tiny::{lines, tiny_experiment};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
@@ -15,7 +15,7 @@ pub(super) fn binary() -> Command {
 
 /// Runs `resnet-zoo ARGUMENTS --registry FOLDER/registry.sqlite3`.
 pub(super) fn zoo(folder: &Path, arguments: &[&str]) -> Output {
-    binary().args(arguments).arg("--registry").arg(location(folder).database()).output().expect("started")
+    binary().args(arguments).args(registry_of(folder)).output().expect("started")
 }
 
 pub(super) fn stdout(output: &Output) -> String {
@@ -161,9 +161,9 @@ fn sql_answers_in_a_table_and_in_json() {
 fn a_reader_that_goes_away_is_no_panic() {
     let folder = tempfile::tempdir().expect("a folder");
     finished_run(folder.path(), 1, 0.5);
-    let database = location(folder.path()).database().display().to_string();
+    let registry = registry_of(folder.path()).join(std::ffi::OsStr::new(" ")).into_string().expect("UTF-8");
     let script = format!(
-        "'{}' --registry '{database}' sql \"WITH RECURSIVE n(x) AS (VALUES (1) UNION ALL SELECT x + 1 FROM n LIMIT 100000) SELECT x FROM n\" | head -n 1",
+        "'{}' {registry} sql \"WITH RECURSIVE n(x) AS (VALUES (1) UNION ALL SELECT x + 1 FROM n LIMIT 100000) SELECT x FROM n\" | head -n 1",
         env!("CARGO_BIN_EXE_resnet-zoo")
     );
     let output = Command::new("sh").arg("-c").arg(script).output().expect("started");
@@ -278,9 +278,7 @@ fn an_interrupted_run_goes_on_and_reproduces_its_past() {
         [("stopped", "INT", Some(130)), ("terminated", "TERM", Some(143)), ("killed", "KILL", None)]
     {
         let mut command = binary();
-        command
-            .args(["run", experiment, "--json", "--name", name, "--registry"])
-            .arg(location(folder.path()).database());
+        command.args(["run", experiment, "--json", "--name", name]).args(registry_of(folder.path()));
         let mut child = command.stdout(Stdio::piped()).spawn().expect("started");
         let mut events = BufReader::new(child.stdout.take().expect("piped")).lines();
         let checkpoint = events.by_ref().map(|line| line.expect("UTF-8")).find(|line| line.contains("\"checkpoint\""));
@@ -316,8 +314,8 @@ fn a_damaged_checkpoint_leaves_an_older_one() {
     let more = "steps: 30\nevaluate: {every: {steps: 30}}\ncheckpoint: {every: {steps: 2}}\n";
     let experiment = tiny_experiment(folder.path(), more);
     let mut command = binary();
-    command.args(["run", experiment.to_str().expect("UTF-8"), "--json", "--registry"]);
-    let mut child = command.arg(location(folder.path()).database()).stdout(Stdio::piped()).spawn().expect("started");
+    command.args(["run", experiment.to_str().expect("UTF-8"), "--json"]);
+    let mut child = command.args(registry_of(folder.path())).stdout(Stdio::piped()).spawn().expect("started");
     let events = BufReader::new(child.stdout.take().expect("piped")).lines();
     let third = events.map(|line| line.expect("UTF-8")).filter(|line| line.contains("\"checkpoint\"")).nth(2);
     third.expect("three checkpoints");

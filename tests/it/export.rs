@@ -1,6 +1,6 @@
 //! Runs as files of other programs. That the real programs read them says `scripts/check_exports.py`, which needs them.
 
-use super::cli::{json, stderr, stdout, zoo};
+use super::cli::{binary, json, stderr, stdout, zoo};
 use super::registry::finished_run;
 use super::tiny::{lines, tiny_experiment};
 use serde_json::{Value, json};
@@ -132,7 +132,9 @@ fn runs_go_to_mlflow_and_come_back() {
     let rerun = zoo(there.path(), &["rerun", "run-2"]);
     assert_eq!(rerun.status.code(), Some(2), "it has no experiment: {}", stderr(&rerun));
 
-    let ours = here.path().join("registry.sqlite3");
+    let ours = here.path().join("ours.sqlite3");
+    let import = binary().args(["import", "--mlflow", text(&file), "--registry"]).arg(&ours).output();
+    stdout(&import.expect("started"));
     for (path, expected) in [(ours.as_path(), "not one of MLflow"), (Path::new("missing.db"), "there is no file")] {
         for command in ["import", "export"] {
             let arguments: &[&str] = match command {

@@ -2,7 +2,7 @@
 
 use super::cli::{binary, json, stderr, stdout, zoo};
 use super::hub::{Reply, Request, Server, sha256};
-use super::registry::location;
+use super::registry::registry_of;
 use super::tiny::tiny_experiment;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -422,7 +422,7 @@ fn publish_to(hub: &Hub, folder: &Path, arguments: &[&str]) -> Output {
     let mut command = binary();
     command.env("HF_ENDPOINT", &hub.server.url).env("HF_TOKEN", TOKEN).env("HF_HOME", folder.join("hf"));
     command.env_remove("HF_HUB_OFFLINE").env_remove("TRANSFORMERS_OFFLINE").env_remove("http_proxy");
-    command.arg("publish").args(arguments).arg("--registry").arg(location(folder).database());
+    command.arg("publish").args(arguments).args(registry_of(folder));
     command.output().expect("started")
 }
 

@@ -1,7 +1,7 @@
 //! What a run stored is enough to run it again, and to say whether it came out the same.
 
 use super::cli::{binary, json, stderr, stdout, zoo};
-use super::registry::location;
+use super::registry::registry_of;
 use super::tiny::{lines, tiny_experiment};
 use serde_json::{Value, json};
 use std::fs;
@@ -115,8 +115,8 @@ fn what_was_interrupted_is_compared_as_far_as_it_came() {
     let folder = tempfile::tempdir().expect("a folder");
     let experiment = tiny_experiment(folder.path(), "steps: 30\ncheckpoint: {every: {steps: 3}}\n");
     let mut command = binary();
-    command.args(["run", experiment.to_str().expect("UTF-8"), "--json", "--registry"]);
-    let mut child = command.arg(location(folder.path()).database()).stdout(Stdio::piped()).spawn().expect("started");
+    command.args(["run", experiment.to_str().expect("UTF-8"), "--json"]);
+    let mut child = command.args(registry_of(folder.path())).stdout(Stdio::piped()).spawn().expect("started");
     let mut events = BufReader::new(child.stdout.take().expect("piped")).lines();
     assert!(events.any(|line| line.expect("UTF-8").contains("\"checkpoint\"")), "a checkpoint");
     let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
@@ -146,10 +146,9 @@ fn code_is_recorded_and_no_secret_is() {
     let token = format!("hf_{}", "Zz9".repeat(12));
     fs::write(tree.join("notes.txt"), format!("two {token}\n")).expect("written");
     let experiment = tiny_experiment(&tree, "steps: 1\n");
-    let registry = location(folder.path());
     let output = binary()
-        .args(["run", experiment.to_str().expect("UTF-8"), "--json", "--registry"])
-        .arg(registry.database())
+        .args(["run", experiment.to_str().expect("UTF-8"), "--json"])
+        .args(registry_of(folder.path()))
         .envs([("HF_TOKEN", "hf_environment"), ("AWS_SECRET_ACCESS_KEY", "topsecret"), ("HF_HUB_OFFLINE", "1")])
         .env("HF_ENDPOINT", "https://user:mirr0r@hub.example.org")
         .output()

@@ -1,7 +1,7 @@
 //! `sweep`: trials in processes of their own, halving, restarts after kill -9.
 
 use super::cli::{binary, json, stderr, stdout, zoo};
-use super::registry::location;
+use super::registry::registry_of;
 use super::tiny::{lines, tiny_experiment};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
@@ -35,7 +35,7 @@ fn a_grid_is_run_and_not_run_twice() {
     let file = file.to_str().expect("UTF-8");
     let planned = stdout(&zoo(folder.path(), &["sweep", file, "--dry-run"]));
     assert!(planned.contains("s.3  optimizer.sgd.lr=0.01 seed=1"), "{planned}");
-    assert!(!location(folder.path()).database().exists(), "a dry run leaves nothing");
+    assert!(!folder.path().join("registry.sqlite3").exists(), "a dry run leaves nothing");
 
     let output = stdout(&zoo(folder.path(), &["sweep", file, "--processes", "2", "--json"]));
     let first = ended(&output);
@@ -105,10 +105,9 @@ fn a_sweep_that_was_killed_goes_on() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = sweep(folder.path(), "steps: 12\n", "parameters: {optimizer.sgd.lr: [0.1, 0.05, 0.01]}\n");
     let file = file.to_str().expect("UTF-8");
-    let database = location(folder.path()).database().to_path_buf();
     let mut killed = binary()
-        .args(["sweep", file, "--json", "--registry"])
-        .arg(&database)
+        .args(["sweep", file, "--json"])
+        .args(registry_of(folder.path()))
         .stdout(Stdio::piped())
         .spawn()
         .expect("started");
@@ -136,9 +135,8 @@ fn a_trial_that_dies_is_resumed_by_the_next_sweep() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = sweep(folder.path(), "steps: 200\n", "parameters: {optimizer.sgd.lr: [0.01]}\n");
     let file = file.to_str().expect("UTF-8");
-    let database = location(folder.path()).database().to_path_buf();
     let mut command = binary();
-    command.args(["sweep", file, "--json", "--registry"]).arg(&database);
+    command.args(["sweep", file, "--json"]).args(registry_of(folder.path()));
     let mut running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started");
     let pid = loop {
         let list = zoo(folder.path(), &["runs", "show", "s.0", "--json"]);

@@ -1,7 +1,7 @@
 //! The page: what `report` writes, and what `serve` answers to friends and to others.
 
 use super::cli::{binary, json, stderr, stdout, zoo};
-use super::registry::{Sketch, finished_run, location};
+use super::registry::{Sketch, finished_run, registry_of};
 use super::tiny::tiny_experiment;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -79,6 +79,15 @@ fn a_report_shows_where_the_best_checkpoint_errs() {
     assert!(run["architecture"]["layers"].as_array().is_some_and(|layers| layers.len() > 20));
 }
 
+/// All of a registry: its file, or every row of its database.
+fn contents(folder: &Path) -> Vec<u8> {
+    #[cfg(feature = "postgres")]
+    if let Some(database) = crate::it::server::database(folder) {
+        return crate::it::server::contents(&database);
+    }
+    std::fs::read(crate::it::registry::sqlite_file(folder)).expect("a registry")
+}
+
 /// `serve`, until it is dropped.
 struct Server {
     process: Child,
@@ -88,7 +97,7 @@ struct Server {
 impl Server {
     fn start(folder: &Path) -> Self {
         let mut command = binary();
-        command.args(["serve", "--port", "0", "--json", "--registry"]).arg(location(folder).database());
+        command.args(["serve", "--port", "0", "--json"]).args(registry_of(folder));
         let mut process = command.stdout(Stdio::piped()).spawn().expect("started");
         let mut line = String::new();
         BufReader::new(process.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
@@ -168,7 +177,7 @@ fn the_server_lists_filters_and_compares() {
 fn the_server_changes_nothing_and_answers_no_stranger() {
     let folder = tempfile::tempdir().expect("a folder");
     finished_run(folder.path(), 1, 0.5);
-    let database = std::fs::read(location(folder.path()).database()).expect("a registry");
+    let before = contents(folder.path());
     let server = Server::start(folder.path());
     let own = format!("Host: {}\r\n", server.address);
     let port = server.address.rsplit(':').next().expect("a port");
@@ -257,7 +266,7 @@ fn the_server_changes_nothing_and_answers_no_stranger() {
     }
     assert_eq!(status(&server.request("GET /api/runs", &own)), 200, "it still answers");
     drop(server);
-    assert_eq!(std::fs::read(location(folder.path()).database()).expect("a registry"), database, "not a byte changed");
+    assert_eq!(contents(folder.path()), before, "not a byte changed");
 }
 
 #[test]

@@ -167,7 +167,7 @@ impl Bench<'_> {
         let (timing, seconds) = (laps.timing(), begun.elapsed().as_secs_f64());
         store.close()?;
         let all = (corpus.runs * corpus.points) as f64;
-        let bytes = std::fs::metadata(self.location.database()).map_or(0, |facts| facts.len());
+        let bytes = self.location.file().and_then(|file| std::fs::metadata(file).ok()).map_or(0, |facts| facts.len());
         let mut reader = self.reader()?;
         let mut pragma = |name: &str| -> Result<String> {
             let answer = reader.query(&format!("SELECT {name} FROM pragma_{name}"))?;
@@ -235,7 +235,7 @@ impl Bench<'_> {
         let mut next = self.draws();
         let mut compare = vec!["runs".to_owned(), "compare".to_owned(), "--json".to_owned()];
         compare.extend((0..COMPARED).map(|_| Corpus::uid(next())));
-        let database = self.location.database().to_owned();
+        let database = self.location.file().expect("it was made as a file").to_owned();
         self.measure("cli_ls", |_| process(&database, &ls))?;
         self.measure("cli_compare", |_| process(&database, &compare))
     }

@@ -5,9 +5,10 @@ use crate::error::{Error, Result};
 use crate::registry::lease::Lease;
 use crate::sweep::Trial;
 use serde_json::Value;
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::Sender;
 
@@ -19,7 +20,8 @@ const LONGEST_PROBLEM: u64 = 16 * 1024;
 pub(super) struct Work {
     pub threads: usize,
     pub device: String,
-    pub registry: PathBuf,
+    /// The arguments and variables that name it.
+    pub registry: (Vec<OsString>, Vec<(&'static str, String)>),
     pub group: String,
     /// Held by each child as its standard input, which it does not read.
     pub lease: Lease,
@@ -71,7 +73,8 @@ impl Work {
 
     fn spawn(&self, mut command: Command, trial: &Trial, until: Option<&str>, news: Sender<News>) -> Result<Child> {
         command.args(["--json", "--device", &self.device, "--threads", &self.threads.to_string()]);
-        command.arg("--registry").arg(&self.registry);
+        let (arguments, variables) = &self.registry;
+        command.args(arguments).envs(variables.iter().map(|(name, value)| (name, value)));
         if let Some(until) = until {
             command.args(["--pause-after", until]);
         }

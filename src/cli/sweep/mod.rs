@@ -79,7 +79,7 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
         work: Work {
             threads,
             device: arguments.device.clone(),
-            registry: context.location.database().to_path_buf(),
+            registry: context.location.for_child(),
             group: planned.sweep.name.clone(),
             lease,
         },

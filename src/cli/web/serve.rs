@@ -37,7 +37,7 @@ pub(in crate::cli) fn run(arguments: &Arguments, context: &mut Context) -> Resul
     if context.json {
         context.terminal.print_json_line(&json!({"event": "serving", "address": address}))?;
     } else {
-        context.terminal.print(&format!("{} at {address}, until Ctrl-C", context.location.database().display()))?;
+        context.terminal.print(&format!("{} at {address}, until Ctrl-C", context.location))?;
     }
     server::serve(listener, reader, &stop)
 }

@@ -84,6 +84,7 @@ impl Store {
     /// Where the registry cannot be written.
     pub fn forget_unreferenced(&mut self) -> Result<Vec<String>> {
         let forgotten = self.try_write(Duration::ZERO, async |connection| -> Tried<_> {
+            connection.alone_with_checkpoints().await?;
             let forgotten = query_scalar(
                 "DELETE FROM artifact
                  WHERE sha256 NOT IN (SELECT weights_sha256 FROM checkpoint)

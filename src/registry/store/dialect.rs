@@ -4,6 +4,8 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
     Sqlite,
+    #[cfg(feature = "postgres")]
+    Postgres,
 }
 
 impl Dialect {
@@ -11,6 +13,10 @@ impl Dialect {
     pub fn numbers(self) -> &'static str {
         match self {
             Dialect::Sqlite => "SELECT value FROM json_each(?1)",
+            #[cfg(feature = "postgres")]
+            Dialect::Postgres => {
+                "SELECT CAST(value AS BIGINT) AS value FROM json_array_elements_text(CAST(?1 AS JSON)) AS numbers (value)"
+            }
         }
     }
 
@@ -18,6 +24,10 @@ impl Dialect {
     pub fn numbers_of(self) -> (&'static str, &'static str) {
         match self {
             Dialect::Sqlite => ("SELECT value FROM json_each(", ")"),
+            #[cfg(feature = "postgres")]
+            Dialect::Postgres => {
+                ("SELECT CAST(value AS BIGINT) FROM json_array_elements_text(CAST(", " AS JSON)) AS numbers (value)")
+            }
         }
     }
 
@@ -25,6 +35,8 @@ impl Dialect {
     pub fn texts(self) -> &'static str {
         match self {
             Dialect::Sqlite => "json_each(?1) AS wanted",
+            #[cfg(feature = "postgres")]
+            Dialect::Postgres => "json_array_elements_text(CAST(?1 AS JSON)) WITH ORDINALITY AS wanted (value, key)",
         }
     }
 
@@ -33,6 +45,10 @@ impl Dialect {
         match self {
             Dialect::Sqlite => {
                 "(SELECT json_group_array(tag.name ORDER BY tag.name) FROM tag WHERE tag.run_id = run.id)"
+            }
+            #[cfg(feature = "postgres")]
+            Dialect::Postgres => {
+                "(SELECT CAST(coalesce(json_agg(tag.name ORDER BY tag.name), '[]') AS TEXT) FROM tag WHERE tag.run_id = run.id)"
             }
         }
     }
@@ -44,6 +60,9 @@ impl Dialect {
             // A limit keeps the order through the aggregate. The sign keeps SQLite from walking the wide rows for their
             // order: it reads an index, and sorts.
             Dialect::Sqlite => ("SELECT json_group_array(id) FROM (", "+run.id DESC LIMIT -1)"),
+            // An aggregate takes the rows of a sorted query in their order.
+            #[cfg(feature = "postgres")]
+            Dialect::Postgres => ("SELECT CAST(coalesce(json_agg(id), '[]') AS TEXT) FROM (", "run.id DESC) AS sorted"),
         }
     }
 
@@ -51,6 +70,10 @@ impl Dialect {
     pub fn epochs(self) -> &'static str {
         match self {
             Dialect::Sqlite => "((run.cursor_step + 1.0) / json_extract(plan, '$.steps_per_epoch'))",
+            #[cfg(feature = "postgres")]
+            Dialect::Postgres => {
+                "((run.cursor_step + 1) / nullif(CAST(CAST(plan AS JSON) ->> 'steps_per_epoch' AS DOUBLE PRECISION), 0))"
+            }
         }
     }
 
@@ -58,6 +81,8 @@ impl Dialect {
     pub fn params(self) -> &'static str {
         match self {
             Dialect::Sqlite => "json_extract(plan, '$.params')",
+            #[cfg(feature = "postgres")]
+            Dialect::Postgres => "CAST(CAST(plan AS JSON) ->> 'params' AS BIGINT)",
         }
     }
 
@@ -65,6 +90,94 @@ impl Dialect {
     pub fn trained_params(self) -> &'static str {
         match self {
             Dialect::Sqlite => "json_extract(plan, '$.trained_params')",
+            #[cfg(feature = "postgres")]
+            Dialect::Postgres => "CAST(CAST(plan AS JSON) ->> 'trained_params' AS BIGINT)",
         }
+    }
+
+    /// A NaN of a column of numbers: SQLite has none.
+    pub fn nan(self) -> &'static str {
+        match self {
+            Dialect::Sqlite => "'NaN'",
+            #[cfg(feature = "postgres")]
+            Dialect::Postgres => "CAST('NaN' AS DOUBLE PRECISION)",
+        }
+    }
+
+    /// The beginning of a query for a setting as a list shows it. A letter before what is no number tells what it is; on
+    /// PostgreSQL, where a setting is text, before a number, too.
+    pub fn shown_setting(self) -> &'static str {
+        match self {
+            Dialect::Sqlite => {
+                "(SELECT CASE WHEN type = 'text' THEN 't' || value WHEN type = 'array' THEN 'j' || value \
+                 WHEN type IN ('true', 'false') THEN 'j' || type ELSE value END"
+            }
+            #[cfg(feature = "postgres")]
+            Dialect::Postgres => {
+                "(SELECT CASE WHEN type = 'text' THEN 't' || value WHEN type IN ('true', 'false') THEN 'j' || type \
+                 ELSE 'j' || value END"
+            }
+        }
+    }
+
+    /// What stands between a text and a pattern of `like`, which of two spellings the pattern has, and what follows.
+    pub fn like(self, pattern: &str, fold_case: bool) -> (&'static str, String, &'static str) {
+        match (self, fold_case) {
+            (Dialect::Sqlite, true) => (" LIKE ", pattern.to_owned(), " ESCAPE '\\'"),
+            (Dialect::Sqlite, false) => (" GLOB ", glob(pattern), ""),
+            #[cfg(feature = "postgres")]
+            (Dialect::Postgres, true) => (" ILIKE ", whole(pattern), " ESCAPE '\\'"),
+            #[cfg(feature = "postgres")]
+            (Dialect::Postgres, false) => (" LIKE ", whole(pattern), " ESCAPE '\\'"),
+        }
+    }
+}
+
+/// A pattern that does not end in the middle of an escape, which PostgreSQL would refuse.
+#[cfg(feature = "postgres")]
+fn whole(pattern: &str) -> String {
+    let backslashes = pattern.len() - pattern.trim_end_matches('\\').len();
+    format!("{pattern}{}", if backslashes % 2 == 1 { "\\" } else { "" })
+}
+
+/// A pattern of `like` as one of `GLOB`, which tells small from capital letters.
+fn glob(pattern: &str) -> String {
+    let mut glob = String::new();
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        let literal = match c {
+            '%' => {
+                glob.push('*');
+                continue;
+            }
+            '_' => {
+                glob.push('?');
+                continue;
+            }
+            '\\' => chars.next().unwrap_or('\\'),
+            other => other,
+        };
+        match literal {
+            '*' | '?' | '[' => glob.extend(['[', literal, ']']),
+            other => glob.push(other),
+        }
+    }
+    glob
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_become_globs() {
+        assert_eq!(glob("resnet%_v_"), "resnet*?v?");
+        assert_eq!(glob(r"100\%\_*?[a]\\"), r"100%_[*][?][[]a]\");
+    }
+
+    #[test]
+    #[cfg(feature = "postgres")]
+    fn patterns_do_not_end_in_an_escape() {
+        assert_eq!((whole("a\\"), whole("a\\\\")), ("a\\\\".to_owned(), "a\\\\".to_owned()));
     }
 }

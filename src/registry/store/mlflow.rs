@@ -46,7 +46,7 @@ pub fn export(path: &Path, runs: &[Tracked]) -> Result<()> {
             // Nothing half-made stays; the reason is the error to report.
             let _ = std::fs::remove_file(path);
         }
-        fault.explain(path)
+        fault.explain_in(path)
     })
 }
 
@@ -72,7 +72,7 @@ pub fn read(path: &Path) -> Result<Vec<Tracked>> {
         }
         Ok(runs)
     };
-    runtime()?.block_on(work()).map_err(|fault| fault.explain(path))
+    runtime()?.block_on(work()).map_err(|fault| fault.explain_in(path))
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {

@@ -2,7 +2,9 @@
 
 use super::dialect::Dialect;
 use super::points::decode;
-use super::sql::{Connection, query_as, query_scalar};
+#[cfg(feature = "postgres")]
+use super::postgres;
+use super::sql::{Connection, Holders, Trouble, query_as, query_scalar};
 use super::sqlite;
 use super::{Fault, Page, Tried, hex, runtime, step_number, unsigned};
 use crate::error::{Error, Result};
@@ -11,7 +13,7 @@ use crate::registry::clock::rfc3339;
 use crate::registry::formats::Series;
 use crate::registry::lease::Lease;
 use crate::registry::run::{CheckpointRecord, Goal, MetricSummary, Origin, Point, RunDetail, RunListing, RunState};
-use crate::registry::{Clock, Code, Location, Process};
+use crate::registry::{Clock, Code, Database, Location, Process};
 use resnet_codegen::diagnostic::did_you_mean;
 use sqlx::{AssertSqlSafe, FromRow};
 use std::collections::BTreeMap;
@@ -79,7 +81,11 @@ impl Reader {
     /// Where there is none, or where the file is something else or from a newer version.
     pub fn open(location: Location, clock: Clock) -> Result<Self> {
         let runtime = runtime()?;
-        let connection = runtime.block_on(sqlite::reader(&location))?;
+        let connection = match &location.database {
+            Database::File(path) => runtime.block_on(sqlite::reader(&location, path))?,
+            #[cfg(feature = "postgres")]
+            Database::Server(server) => runtime.block_on(postgres::reader(server))?,
+        };
         Ok(Reader { connection, runtime, location, process: Process::current(), clock })
     }
 
@@ -90,7 +96,7 @@ impl Reader {
 
     /// Its blobs.
     pub fn blobs(&self) -> Blobs {
-        Blobs::beside(self.location.database())
+        self.location.blobs()
     }
 
     /// The run that `wanted` means: a whole id, the beginning or the end of one (short ids are the last 8 digits), or
@@ -158,16 +164,17 @@ impl Reader {
     /// Where the registry cannot be read.
     pub fn listings(&mut self, page: &Page) -> Result<Vec<RunListing>> {
         let ids = page.ids_json();
-        let (rows, mut summaries) = self.read(async |connection| -> Tried<_> {
+        let (rows, mut summaries, holders) = self.read(async |connection| -> Tried<_> {
             let rows: Vec<Row> = query_as(listing(connection.dialect())).bind(&ids).fetch_all(&mut *connection).await?;
-            Ok((rows, summaries(connection, &ids).await?))
+            let summaries = summaries(connection, &ids).await?;
+            Ok((rows, summaries, connection.holders().await?))
         })?;
         let mut rows: BTreeMap<i64, Row> = rows.into_iter().map(|row| (row.id, row)).collect();
         let in_order = page.ids().iter().filter_map(|id| rows.remove(id));
         in_order
             .map(|row| {
                 let metrics = summaries.remove(&row.id).unwrap_or_default();
-                self.listing(row, metrics)
+                self.listing(row, metrics, &holders)
             })
             .collect()
     }
@@ -243,13 +250,24 @@ impl Reader {
         Ok(rows.into_iter().map(|(name, value, flag)| (name, decode(value, flag))).collect())
     }
 
+    /// Runs `work`, once more on a new connection where the server was gone.
     pub(super) fn read<T>(&mut self, mut work: impl AsyncFnMut(&mut Connection) -> Tried<T>) -> Result<T> {
-        let Reader { connection, runtime, location, .. } = self;
-        runtime.block_on(work(connection)).map_err(|fault| fault.explain(location.database()))
+        let done = self.runtime.block_on(work(&mut self.connection));
+        let fault = match done {
+            Ok(value) => return Ok(value),
+            Err(fault) => fault,
+        };
+        if fault.trouble(&self.connection) != Trouble::Lost {
+            return Err(fault.explain(&self.location));
+        }
+        let again = Reader::open(self.location.clone(), self.clock.clone())?;
+        self.connection = again.connection;
+        self.runtime = again.runtime;
+        self.runtime.block_on(work(&mut self.connection)).map_err(|fault| fault.explain(&self.location))
     }
 
-    fn listing(&self, row: Row, metrics: BTreeMap<String, MetricSummary>) -> Result<RunListing> {
-        let state = self.state(&row)?;
+    fn listing(&self, row: Row, metrics: BTreeMap<String, MetricSummary>, holders: &Holders) -> Result<RunListing> {
+        let state = self.state(&row, holders)?;
         Ok(RunListing {
             id: row.uid,
             name: row.name,
@@ -274,16 +292,23 @@ impl Reader {
         })
     }
 
-    fn state(&self, row: &Row) -> Result<RunState> {
+    fn state(&self, row: &Row, holders: &Holders) -> Result<RunState> {
         let stored: RunState = row.state.parse()?;
         if stored != RunState::Running {
             return Ok(stored);
         }
-        Ok(self.true_state(&row.uid, &row.host, &row.boot_id, row.hb_ms))
+        Ok(self.true_state(holders, &row.uid, &row.host, &row.boot_id, row.hb_ms))
     }
 
     /// What a run that says RUNNING is doing.
-    pub(super) fn true_state(&self, uid: &str, host: &str, boot_id: &str, hb_ms: i64) -> RunState {
+    pub(super) fn true_state(&self, holders: &Holders, uid: &str, host: &str, boot_id: &str, hb_ms: i64) -> RunState {
+        match holders {
+            Holders::Files => {}
+            #[cfg(feature = "postgres")]
+            Holders::Locks(taken) => return if taken.has(uid) { RunState::Running } else { RunState::Crashed },
+            #[cfg(feature = "postgres")]
+            Holders::Nobody => return self.state_by_silence(hb_ms),
+        }
         // Containers of one machine have hosts of their own, and see each other's locks.
         let is_this_machine = boot_id == self.process.boot_id && !boot_id.is_empty();
         if is_this_machine || host == self.process.host {
@@ -291,9 +316,13 @@ impl Reader {
             let is_this_boot = boot_id == self.process.boot_id;
             if is_this_boot && is_held { RunState::Running } else { RunState::Crashed }
         } else {
-            let silent = self.clock.now_ms().saturating_sub(hb_ms) > SILENCE_MS;
-            if silent { RunState::Unknown } else { RunState::Running }
+            self.state_by_silence(hb_ms)
         }
+    }
+
+    fn state_by_silence(&self, hb_ms: i64) -> RunState {
+        let silent = self.clock.now_ms().saturating_sub(hb_ms) > SILENCE_MS;
+        if silent { RunState::Unknown } else { RunState::Running }
     }
 
     pub(super) fn now_ms(&self) -> i64 {

@@ -47,7 +47,13 @@ impl Store {
         let now = self.clock.now_ms();
         let config = canonical(&run.config);
         let (source, spec) = (files(pairs(&run.files)), files(pairs(&run.spec_files)));
+        self.claim(uid)?;
         let id = self.write(async |connection| -> Tried<i64> {
+            // The registry has it already, where the answer to the first try was lost.
+            let created = query_scalar("SELECT id FROM run WHERE uid = ? AND lease_epoch = 1 AND created_ms = ?");
+            if let Some(id) = created.bind(uid).bind(now).fetch_optional(&mut *connection).await? {
+                return Ok(id);
+            }
             keep_recipe(connection, &run.experiment, &config, [&source, &spec]).await?;
             let build = build_id(connection, &start.build.into()).await?;
             let code = match &run.origin.code {
@@ -115,6 +121,9 @@ impl Store {
     pub fn resume_run(&mut self, uid: &str, start: &Start, from: Option<u64>) -> Result<Working> {
         let now = self.clock.now_ms();
         let from = from.map(super::step_number).transpose()?;
+        if !self.claim(uid)? {
+            return Err(Error::input(lease::TAKEN));
+        }
         let (id, lease_epoch) = self.write(async |connection| -> Tried<(i64, i64)> {
             let (id, epoch, state): (i64, i64, String) =
                 query_as("SELECT id, lease_epoch, state FROM run WHERE uid = ?")

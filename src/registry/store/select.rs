@@ -2,7 +2,7 @@
 //! constants alone.
 
 use super::dialect::Dialect;
-use super::sql::{Argument, Builder, Row, Scalar, query_as, query_scalar};
+use super::sql::{Argument, Builder, Holders, Row, Scalar, query_as, query_scalar};
 use super::{Reader, Tried};
 use crate::error::{Error, Result};
 use crate::registry::RunState;
@@ -167,8 +167,7 @@ impl Reader {
         }
         sql.push(" ORDER BY ");
         for key in &selection.sort {
-            sql.operand(&key.operand);
-            sql.push(if key.descending { " DESC NULLS LAST, " } else { " ASC NULLS LAST, " });
+            sql.sort(key);
         }
         sql.push(end);
         let query = sql.builder.build::<(String,)>();
@@ -227,7 +226,7 @@ impl Reader {
     /// What expressions need to know beside the tables.
     fn facts(&mut self, states: bool) -> Result<Facts> {
         let now_ms = self.now_ms();
-        let (keys, running) = self.read(async |connection| -> Tried<_> {
+        let (keys, running, holders) = self.read(async |connection| -> Tried<_> {
             let keys: Vec<(String, i64, Option<String>)> =
                 query_as("SELECT name, id, goal FROM metric_key").fetch_all(&mut *connection).await?;
             let running: Vec<(i64, String, String, String, i64)> = match states {
@@ -238,15 +237,16 @@ impl Reader {
                      JOIN attempt ON attempt.run_id = run.id AND attempt.lease_epoch = run.lease_epoch
                      WHERE state = 'RUNNING'",
                     )
-                    .fetch_all(connection)
+                    .fetch_all(&mut *connection)
                     .await?
                 }
             };
-            Ok((keys, running))
+            let holders = if running.is_empty() { Holders::Files } else { connection.holders().await? };
+            Ok((keys, running, holders))
         })?;
         let (mut crashed, mut unknown) = (Vec::new(), Vec::new());
         for (id, uid, host, boot_id, hb_ms) in running {
-            match self.true_state(&uid, &host, &boot_id, hb_ms) {
+            match self.true_state(&holders, &uid, &host, &boot_id, hb_ms) {
                 RunState::Crashed => crashed.push(id),
                 RunState::Unknown => unknown.push(id),
                 _ => {}
@@ -427,34 +427,45 @@ impl Sql<'_> {
                 self.json_type(operand);
                 self.push(if *value { " = 'true'" } else { " = 'false'" });
             }
-            _ => {
-                // SQLite finds any text greater than any number.
-                match value {
-                    Value::Operand(other) if Kind::Json == operand.kind() || Kind::Json == other.kind() => {
-                        self.push("(typeof(");
-                        self.operand(operand);
-                        self.push(") = 'text') = (typeof(");
-                        self.operand(other);
-                        self.push(") = 'text') AND ");
+            // Text is neither more nor less than a number.
+            (_, Value::Operand(other)) if Kind::Json == operand.kind() || Kind::Json == other.kind() => {
+                match (operand.kind(), other.kind()) {
+                    (Kind::Json, Kind::Json) => {
+                        self.push("coalesce(");
+                        self.text(operand);
+                        self.push(symbol(comparison));
+                        self.text(other);
+                        self.push(", ");
+                        self.number(operand);
+                        self.push(symbol(comparison));
+                        self.number(other);
+                        self.push(")");
                     }
-                    Value::Text(_) if operand.kind() == Kind::Json => {
-                        self.json_type(operand);
-                        self.push(" = 'text' AND ");
+                    (Kind::Json, kind) | (kind, _) => {
+                        let side = if kind == Kind::Text { Self::text } else { Self::number };
+                        side(self, operand);
+                        self.push(symbol(comparison));
+                        side(self, other);
                     }
-                    _ if operand.kind() == Kind::Json => {
-                        self.json_type(operand);
-                        self.push(" IN ('integer', 'real') AND ");
-                    }
-                    _ => {}
                 }
+            }
+            (Operand::Config(_), Value::Text(_)) => {
+                self.json_type(operand);
+                self.push(" = 'text' AND ");
+                self.text(operand);
+                self.push(symbol(comparison));
+                self.value(value);
+            }
+            (Operand::Config(_), _) => {
+                self.json_type(operand);
+                self.push(" IN ('integer', 'real') AND ");
+                self.number(operand);
+                self.push(symbol(comparison));
+                self.value(value);
+            }
+            _ => {
                 self.operand(operand);
-                self.push(match comparison {
-                    Comparison::Equal => " = ",
-                    Comparison::Less => " < ",
-                    Comparison::LessOrEqual => " <= ",
-                    Comparison::Greater => " > ",
-                    Comparison::GreaterOrEqual => " >= ",
-                });
+                self.push(symbol(comparison));
                 self.value(value);
             }
         }
@@ -473,14 +484,10 @@ impl Sql<'_> {
     }
 
     fn like(&mut self, pattern: &str, fold_case: bool) {
-        if fold_case {
-            self.push(" LIKE ");
-            self.bind(pattern.to_owned());
-            self.push(" ESCAPE '\\'");
-        } else {
-            self.push(" GLOB ");
-            self.bind(glob(pattern));
-        }
+        let (before, pattern, after) = self.dialect.like(pattern, fold_case);
+        self.push(before);
+        self.bind(pattern);
+        self.push(after);
     }
 
     /// The value of an operand for the run of the row; NULL where it has none.
@@ -503,9 +510,44 @@ impl Sql<'_> {
         }
     }
 
+    /// As [`operand`](Self::operand); of a setting, only where it is text.
+    fn text(&mut self, operand: &Operand) {
+        match operand {
+            Operand::Config(key) => self.setting("(SELECT CASE WHEN type IN ('text', 'array') THEN value END", key),
+            other => self.operand(other),
+        }
+    }
+
+    /// As [`operand`](Self::operand); of a setting, only where it is no text. Truth is 1.
+    fn number(&mut self, operand: &Operand) {
+        match operand {
+            Operand::Config(key) => {
+                let select = "(SELECT CASE WHEN type NOT IN ('text', 'array') THEN CAST(value AS NUMERIC) END";
+                self.setting(select, key);
+            }
+            other => self.operand(other),
+        }
+    }
+
     fn json_type(&mut self, operand: &Operand) {
         let Operand::Config(key) = operand else { return };
         self.setting("(SELECT type", key);
+    }
+
+    /// A part of the order, with a comma. Numbers come before texts.
+    fn sort(&mut self, key: &SortKey) {
+        let sides: Vec<fn(&mut Self, &Operand)> = match (self.dialect, &key.operand, key.descending) {
+            #[cfg(feature = "postgres")]
+            (Dialect::Postgres, Operand::Config(_), false) => vec![Self::number, Self::text],
+            #[cfg(feature = "postgres")]
+            (Dialect::Postgres, Operand::Config(_), true) => vec![Self::text, Self::number],
+            // SQLite sorts values of several types so by itself.
+            _ => vec![Self::operand],
+        };
+        for side in sides {
+            side(self, &key.operand);
+            self.push(if key.descending { " DESC NULLS LAST, " } else { " ASC NULLS LAST, " });
+        }
     }
 
     fn setting(&mut self, select: &'static str, key: &[String]) {
@@ -528,7 +570,7 @@ impl Sql<'_> {
             Field::Age => {
                 self.push("((");
                 self.bind(self.facts.now_ms);
-                self.push(" - run.created_ms) / 1000.0)");
+                self.push(" - run.created_ms) / CAST(1000 AS DOUBLE PRECISION))");
             }
             _ => self.push(match field {
                 Field::Id => "run.uid",
@@ -559,20 +601,27 @@ impl Sql<'_> {
     fn column(&mut self, operand: &Operand) {
         match operand {
             Operand::Metric { .. } => {
-                self.push("iif(");
+                self.push("CASE WHEN ");
                 self.test(operand, &Test::IsNan);
-                self.push(", 'NaN', ");
+                self.push(" THEN ");
+                self.push(self.dialect.nan());
+                self.push(" ELSE ");
                 self.operand(operand);
-                self.push(")");
+                self.push(" END");
             }
-            // A letter before what is no number tells what it is.
-            Operand::Config(key) => self.setting(
-                "(SELECT CASE WHEN type = 'text' THEN 't' || value WHEN type IN ('true', 'false', 'array') \
-                 THEN 'j' || iif(type = 'array', value, type) ELSE value END",
-                key,
-            ),
+            Operand::Config(key) => self.setting(self.dialect.shown_setting(), key),
             Operand::Field(field) => self.field(*field),
         }
+    }
+}
+
+fn symbol(comparison: Comparison) -> &'static str {
+    match comparison {
+        Comparison::Equal => " = ",
+        Comparison::Less => " < ",
+        Comparison::LessOrEqual => " <= ",
+        Comparison::Greater => " > ",
+        Comparison::GreaterOrEqual => " >= ",
     }
 }
 
@@ -592,6 +641,10 @@ fn read_cell(row: &Row, index: usize, column: &Operand) -> sqlx::Result<Cell> {
             Some(text) => Cell::Text(text.to_owned()),
             None => match serde_json::from_str(text.trim_start_matches('j')).map_err(damaged)? {
                 Json::Bool(value) => Cell::Bool(value),
+                Json::Number(number) => match number.as_i64() {
+                    Some(whole) => Cell::Integer(i128::from(whole)),
+                    None => Cell::Number(number.as_f64().unwrap_or(f64::NAN)),
+                },
                 other => Cell::Json(other),
             },
         },
@@ -604,40 +657,4 @@ fn read_cell(row: &Row, index: usize, column: &Operand) -> sqlx::Result<Cell> {
         (_, Scalar::Text(text)) => Cell::Text(text),
         (_, Scalar::Blob(_)) => return Err(sqlx::Error::Decode("no column is a blob".into())),
     })
-}
-
-/// A pattern of `like` as one of `GLOB`, which tells small from capital letters.
-fn glob(pattern: &str) -> String {
-    let mut glob = String::new();
-    let mut chars = pattern.chars();
-    while let Some(c) = chars.next() {
-        let literal = match c {
-            '%' => {
-                glob.push('*');
-                continue;
-            }
-            '_' => {
-                glob.push('?');
-                continue;
-            }
-            '\\' => chars.next().unwrap_or('\\'),
-            other => other,
-        };
-        match literal {
-            '*' | '?' | '[' => glob.extend(['[', literal, ']']),
-            other => glob.push(other),
-        }
-    }
-    glob
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns_become_globs() {
-        assert_eq!(glob("resnet%_v_"), "resnet*?v?");
-        assert_eq!(glob(r"100\%\_*?[a]\\"), r"100%_[*][?][[]a]\");
-    }
 }

@@ -4,11 +4,18 @@
 //! Arguments are `?`, or `?1` where one stands more than once, as in SQLite.
 
 use super::dialect::Dialect;
+#[cfg(feature = "postgres")]
+use super::postgres::{self, Taken};
+use super::sqlite;
+#[cfg(feature = "postgres")]
+use sqlx::postgres::{PgArguments, PgRow, PgValueFormat};
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{
     Arguments, Column, Connection as _, Executor, FromRow, Row as _, SqlSafeStr, SqlStr, Sqlite, SqliteConnection,
     Statement, TypeInfo, ValueRef,
 };
+#[cfg(feature = "postgres")]
+use sqlx::{PgConnection, Postgres};
 use std::borrow::Cow;
 use std::marker::PhantomData;
 
@@ -16,6 +23,8 @@ use std::marker::PhantomData;
 #[derive(Debug)]
 pub(super) enum Connection {
     Sqlite(SqliteConnection),
+    #[cfg(feature = "postgres")]
+    Postgres(PgConnection),
 }
 
 /// What an error means for a transaction.
@@ -25,8 +34,23 @@ pub(super) enum Trouble {
     Busy,
     /// The disk is full, read-only or broken: it may be tried once more, on a new connection.
     Disk,
+    /// The server is gone: it may be tried again once there is a new connection.
+    Lost,
     /// It would fail again.
     Final,
+}
+
+/// Who knows whether somebody works on a run.
+#[derive(Debug)]
+pub(super) enum Holders {
+    /// The lock files in the runs' folders.
+    Files,
+    /// The locks that the server keeps.
+    #[cfg(feature = "postgres")]
+    Locks(Taken),
+    /// Nobody here: this is a copy of the server.
+    #[cfg(feature = "postgres")]
+    Nobody,
 }
 
 impl Connection {
@@ -34,6 +58,8 @@ impl Connection {
     pub fn dialect(&self) -> Dialect {
         match self {
             Connection::Sqlite(_) => Dialect::Sqlite,
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(_) => Dialect::Postgres,
         }
     }
 
@@ -42,6 +68,30 @@ impl Connection {
         match self {
             // A deferred one would fail where two processes upgrade their read locks at once.
             Connection::Sqlite(_) => query("BEGIN IMMEDIATE").execute(self).await.map(|_| ()),
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(_) => query("BEGIN").execute(self).await.map(|_| ()),
+        }
+    }
+
+    /// What an error on it means.
+    pub fn trouble(&self, error: &sqlx::Error) -> Trouble {
+        match self {
+            Connection::Sqlite(_) => sqlite::trouble(error),
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(_) => postgres::trouble(error),
+        }
+    }
+
+    /// Keeps other transactions from naming blobs, to the end of this one. SQLite has no others.
+    #[cfg_attr(not(feature = "postgres"), expect(clippy::unused_async, reason = "a server is asked"))]
+    pub async fn alone_with_checkpoints(&mut self) -> sqlx::Result<()> {
+        match self {
+            Connection::Sqlite(_) => Ok(()),
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(_) => {
+                // In the order in which others write to them.
+                query("LOCK TABLE artifact, checkpoint IN SHARE ROW EXCLUSIVE MODE").execute(self).await.map(|_| ())
+            }
         }
     }
 
@@ -60,6 +110,29 @@ impl Connection {
     pub async fn close(self) -> sqlx::Result<()> {
         match self {
             Connection::Sqlite(connection) => connection.close().await,
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(connection) => in_time(connection.close()).await,
+        }
+    }
+
+    /// Takes the lock of a run for this connection, which keeps it to its end; false where another one has it. Beside a
+    /// SQLite file there is none to take.
+    #[cfg_attr(not(feature = "postgres"), expect(unused_variables, clippy::unused_async, reason = "a server's alone"))]
+    pub async fn take_run(&mut self, uid: &str) -> sqlx::Result<bool> {
+        match self {
+            Connection::Sqlite(_) => Ok(true),
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(_) => postgres::take_run(self, uid).await,
+        }
+    }
+
+    /// Who works on runs, as far as the database knows.
+    #[cfg_attr(not(feature = "postgres"), expect(clippy::unused_async, reason = "a server is asked"))]
+    pub async fn holders(&mut self) -> sqlx::Result<Holders> {
+        match self {
+            Connection::Sqlite(_) => Ok(Holders::Files),
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(_) => Ok(postgres::taken_runs(self).await?.map_or(Holders::Nobody, Holders::Locks)),
         }
     }
 
@@ -72,13 +145,27 @@ impl Connection {
                 let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(connection).await?;
                 Ok((columns, rows.into_iter().map(Row::Sqlite).collect()))
             }
+            // Prepared, it is one statement. Run as it is, its values come as text, whatever types they have.
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(connection) => {
+                let described = (&mut *connection).prepare(sqlx::AssertSqlSafe(sql.clone()).into_sql_str()).await?;
+                let columns = described.columns().iter().map(|column| column.name().to_owned()).collect();
+                let rows = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).fetch_all(connection).await?;
+                Ok((columns, rows.into_iter().map(Row::Postgres).collect()))
+            }
         }
     }
 }
 
 /// A row that a query returns, from either. `#[derive(FromRow)]` and tuples are some.
+#[cfg(not(feature = "postgres"))]
 pub(super) trait Readable: for<'r> FromRow<'r, SqliteRow> + Send + Unpin {}
+#[cfg(not(feature = "postgres"))]
 impl<T: for<'r> FromRow<'r, SqliteRow> + Send + Unpin> Readable for T {}
+#[cfg(feature = "postgres")]
+pub(super) trait Readable: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin {}
+#[cfg(feature = "postgres")]
+impl<T: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin> Readable for T {}
 
 /// What is bound to an argument. A NULL has a type, too.
 #[derive(Debug, Clone)]
@@ -159,8 +246,13 @@ impl<'q, T> Query<'q, T> {
     pub async fn execute(self, connection: &mut Connection) -> sqlx::Result<u64> {
         match connection {
             Connection::Sqlite(connection) => {
-                let query = sqlx::query_with::<Sqlite, _>(self.sql, sqlite(self.arguments)?);
+                let query = sqlx::query_with::<Sqlite, _>(self.sql, to_sqlite(self.arguments)?);
                 Ok(query.execute(connection).await?.rows_affected())
+            }
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(connection) => {
+                let query = sqlx::query_with::<Postgres, _>(numbered(self.sql), to_postgres(self.arguments)?);
+                Ok(in_time(query.execute(connection)).await?.rows_affected())
             }
         }
     }
@@ -169,8 +261,13 @@ impl<'q, T> Query<'q, T> {
     pub async fn fetch_rows(self, connection: &mut Connection) -> sqlx::Result<Vec<Row>> {
         match connection {
             Connection::Sqlite(connection) => {
-                let query = sqlx::query_with::<Sqlite, _>(self.sql, sqlite(self.arguments)?);
+                let query = sqlx::query_with::<Sqlite, _>(self.sql, to_sqlite(self.arguments)?);
                 Ok(query.fetch_all(connection).await?.into_iter().map(Row::Sqlite).collect())
+            }
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(connection) => {
+                let query = sqlx::query_with::<Postgres, _>(numbered(self.sql), to_postgres(self.arguments)?);
+                Ok(in_time(query.fetch_all(connection)).await?.into_iter().map(Row::Postgres).collect())
             }
         }
     }
@@ -180,8 +277,13 @@ impl<T: Readable> Query<'_, T> {
     pub async fn fetch_optional(self, connection: &mut Connection) -> sqlx::Result<Option<T>> {
         match connection {
             Connection::Sqlite(connection) => {
-                let query = sqlx::query_as_with::<Sqlite, T, _>(self.sql, sqlite(self.arguments)?);
+                let query = sqlx::query_as_with::<Sqlite, T, _>(self.sql, to_sqlite(self.arguments)?);
                 query.fetch_optional(connection).await
+            }
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(connection) => {
+                let query = sqlx::query_as_with::<Postgres, T, _>(numbered(self.sql), to_postgres(self.arguments)?);
+                in_time(query.fetch_optional(connection)).await
             }
         }
     }
@@ -193,8 +295,13 @@ impl<T: Readable> Query<'_, T> {
     pub async fn fetch_all(self, connection: &mut Connection) -> sqlx::Result<Vec<T>> {
         match connection {
             Connection::Sqlite(connection) => {
-                let query = sqlx::query_as_with::<Sqlite, T, _>(self.sql, sqlite(self.arguments)?);
+                let query = sqlx::query_as_with::<Sqlite, T, _>(self.sql, to_sqlite(self.arguments)?);
                 query.fetch_all(connection).await
+            }
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(connection) => {
+                let query = sqlx::query_as_with::<Postgres, T, _>(numbered(self.sql), to_postgres(self.arguments)?);
+                in_time(query.fetch_all(connection)).await
             }
         }
     }
@@ -249,7 +356,7 @@ impl Builder {
     }
 }
 
-fn sqlite(arguments: Vec<Argument<'_>>) -> sqlx::Result<SqliteArguments> {
+fn to_sqlite(arguments: Vec<Argument<'_>>) -> sqlx::Result<SqliteArguments> {
     let mut bound = SqliteArguments::default();
     bound.reserve(arguments.len(), 0);
     for argument in arguments {
@@ -265,9 +372,59 @@ fn sqlite(arguments: Vec<Argument<'_>>) -> sqlx::Result<SqliteArguments> {
     Ok(bound)
 }
 
+#[cfg(feature = "postgres")]
+fn to_postgres(arguments: Vec<Argument<'_>>) -> sqlx::Result<PgArguments> {
+    let mut bound = PgArguments::default();
+    bound.reserve(arguments.len(), 0);
+    for argument in arguments {
+        let added = match argument {
+            Argument::Integer(value) => bound.add(value),
+            Argument::Real(value) => bound.add(value),
+            Argument::Bool(value) => bound.add(value),
+            Argument::Text(value) => bound.add(value.as_deref()),
+            Argument::Blob(value) => bound.add(value.as_deref()),
+        };
+        added.map_err(sqlx::Error::Encode)?;
+    }
+    Ok(bound)
+}
+
+/// The statement with its arguments as PostgreSQL numbers them, `$1`.
+#[cfg(feature = "postgres")]
+fn numbered(sql: SqlStr) -> SqlStr {
+    let mut text = String::with_capacity(sql.as_str().len() + 16);
+    let (mut next, mut quoted) = (1, false);
+    let mut chars = sql.as_str().chars().peekable();
+    while let Some(c) = chars.next() {
+        quoted ^= c == '\'';
+        if c != '?' || quoted {
+            text.push(c);
+            continue;
+        }
+        text.push('$');
+        if !chars.peek().is_some_and(char::is_ascii_digit) {
+            text.push_str(&next.to_string());
+            next += 1;
+        }
+    }
+    // As safe as it was.
+    sqlx::AssertSqlSafe(text).into_sql_str()
+}
+
+/// What a server answers, unless it is gone without a word.
+#[cfg(feature = "postgres")]
+async fn in_time<T>(answer: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    match tokio::time::timeout(postgres::ANSWER, answer).await {
+        Ok(answer) => answer,
+        Err(_) => Err(postgres::late("it does not answer")),
+    }
+}
+
 /// A row whose columns are known only when it is there.
 pub(super) enum Row {
     Sqlite(SqliteRow),
+    #[cfg(feature = "postgres")]
+    Postgres(PgRow),
 }
 
 /// One value of such a row; true is 1.
@@ -284,6 +441,8 @@ impl Row {
     pub fn len(&self) -> usize {
         match self {
             Row::Sqlite(row) => row.len(),
+            #[cfg(feature = "postgres")]
+            Row::Postgres(row) => row.len(),
         }
     }
 
@@ -302,6 +461,72 @@ impl Row {
                     _ => Scalar::Text(row.try_get_unchecked(index)?),
                 })
             }
+            #[cfg(feature = "postgres")]
+            Row::Postgres(row) => {
+                let raw = row.try_get_raw(index)?;
+                if raw.is_null() {
+                    return Ok(Scalar::Null);
+                }
+                let kind = raw.type_info().name().to_owned();
+                match raw.format() {
+                    PgValueFormat::Text => from_text(&kind, raw.as_str().map_err(sqlx::Error::Decode)?),
+                    PgValueFormat::Binary => Ok(match kind.as_str() {
+                        "INT8" => Scalar::Integer(row.try_get(index)?),
+                        "FLOAT8" => Scalar::Real(row.try_get(index)?),
+                        "BOOL" => Scalar::Integer(i64::from(row.try_get::<bool, _>(index)?)),
+                        "BYTEA" => Scalar::Blob(row.try_get(index)?),
+                        _ => Scalar::Text(row.try_get(index)?),
+                    }),
+                }
+            }
         }
+    }
+}
+
+/// A value as PostgreSQL prints it.
+#[cfg(feature = "postgres")]
+fn from_text(kind: &str, text: &str) -> sqlx::Result<Scalar> {
+    let wrong = || sqlx::Error::Decode(format!("`{text}` is no {kind}").into());
+    Ok(match kind {
+        "INT2" | "INT4" | "INT8" | "OID" => Scalar::Integer(text.parse().map_err(|_| wrong())?),
+        // The sum of whole numbers is whole.
+        "NUMERIC" if let Ok(whole) = text.parse() => Scalar::Integer(whole),
+        "FLOAT4" | "FLOAT8" | "NUMERIC" => Scalar::Real(text.parse().map_err(|_| wrong())?),
+        "BOOL" => Scalar::Integer(i64::from(text == "t")),
+        "BYTEA" => {
+            let digits = text.strip_prefix("\\x").unwrap_or_default();
+            let byte = |at: usize| digits.get(at..at + 2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+            let bytes: Option<Vec<u8>> = (0..digits.len()).step_by(2).map(byte).collect();
+            Scalar::Blob(bytes.ok_or_else(wrong)?)
+        }
+        _ => Scalar::Text(text.to_owned()),
+    })
+}
+
+#[cfg(all(test, feature = "postgres"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_numbered() {
+        for (sql, expected) in [
+            ("SELECT ? WHERE a = ? AND b LIKE '?' || ?", "SELECT $1 WHERE a = $2 AND b LIKE '?' || $3"),
+            ("SELECT ?2, ?1, ?12", "SELECT $2, $1, $12"),
+            ("SELECT 'it''s ?', ?", "SELECT 'it''s ?', $1"),
+        ] {
+            assert_eq!(numbered(sql.into_sql_str()).as_str(), expected);
+        }
+    }
+
+    #[test]
+    fn printed_values_are_read() {
+        let read = |kind, text| from_text(kind, text).expect("a value");
+        assert_eq!(read("INT8", "-7"), Scalar::Integer(-7));
+        assert_eq!((read("NUMERIC", "0.25"), read("NUMERIC", "4700")), (Scalar::Real(0.25), Scalar::Integer(4700)));
+        assert_eq!(read("FLOAT8", "-Infinity"), Scalar::Real(f64::NEG_INFINITY));
+        assert_eq!(read("BOOL", "t"), Scalar::Integer(1));
+        assert_eq!(read("BYTEA", "\\x00ff"), Scalar::Blob(vec![0, 255]));
+        assert_eq!(read("TIMESTAMPTZ", "2026-11-28 13:00:00+00"), Scalar::Text("2026-11-28 13:00:00+00".to_owned()));
+        from_text("INT8", "many").expect_err("no number");
     }
 }

@@ -39,7 +39,7 @@ const MIGRATIONS: [(&str, &str); 15] = [
 ];
 
 /// The schema that this build knows.
-const SCHEMA: i64 = MIGRATIONS.len() as i64;
+pub(super) const SCHEMA: i64 = MIGRATIONS.len() as i64;
 
 fn migrator() -> Migrator {
     let migrations = MIGRATIONS.iter().zip(1..).map(|((name, sql), version)| {
@@ -49,8 +49,11 @@ fn migrator() -> Migrator {
 }
 
 /// A connection that writes, to a registry that is up to date, on a network filesystem or a local one.
-pub(super) async fn writer(location: &Location, network: Option<&'static str>) -> Result<Connection> {
-    let database = location.database();
+pub(super) async fn writer(
+    location: &Location,
+    database: &Path,
+    network: Option<&'static str>,
+) -> Result<(Connection, Option<String>)> {
     if database.is_dir() {
         return Err(Error::input(format!(
             "{} is a folder; name a file in it: {}",
@@ -68,22 +71,26 @@ pub(super) async fn writer(location: &Location, network: Option<&'static str>) -
     // sqlx's SQLite migrator takes no lock, and changing the journal mode goes past the busy handler.
     let _migrating = migrate_lock(database)?;
     let connected = connect(options(database).create_if_missing(true), database).await;
-    let mut connection = connected.map_err(|fault| fault.explain(database))?;
-    prepare(&mut connection, database, network).await.map_err(|fault| fault.explain(database))?;
-    Ok(Connection::Sqlite(connection))
+    let mut connection = connected.map_err(|fault| fault.explain_in(database))?;
+    prepare(&mut connection, database, network).await.map_err(|fault| fault.explain_in(database))?;
+    let warning = network.map(|kind| {
+        format!(
+            "the registry {location} lies on a network filesystem ({kind}): it is written without a write-ahead log, slowly, \
+             and is as safe as that filesystem's locks"
+        )
+    });
+    Ok((Connection::Sqlite(connection), warning))
 }
 
 /// Another connection that writes, to a registry that was open before.
-pub(super) async fn again(location: &Location, network: Option<&'static str>) -> Tried<Connection> {
-    let database = location.database();
+pub(super) async fn again(database: &Path, network: Option<&'static str>) -> Tried<Connection> {
     let mut connection = connect(options(database), database).await?;
     prepare(&mut connection, database, network).await?;
     Ok(Connection::Sqlite(connection))
 }
 
 /// A connection that cannot write, to a registry that exists.
-pub(super) async fn reader(location: &Location) -> Result<Connection> {
-    let database = location.database();
+pub(super) async fn reader(location: &Location, database: &Path) -> Result<Connection> {
     if !database.exists() {
         return Err(Error::input(format!(
             "there is no registry at {}; `resnet-zoo run EXPERIMENT` creates one, --registry PATH names another",
@@ -99,7 +106,7 @@ pub(super) async fn reader(location: &Location) -> Result<Connection> {
     let (connection, schema) = match attempt(false).await {
         // Somebody who wrote without a write-ahead log died: a writer undoes what was half done.
         Err(Fault::Sql(error)) if is_disk(&error) && beside(database, "-journal").exists() => {
-            drop(writer(location, location.network_filesystem()?).await?);
+            drop(writer(location, database, location.network_filesystem()?).await?);
             attempt(false).await
         }
         // Not even a reader can use a write-ahead log without writing. Where there is nothing in it, all is in the one
@@ -107,14 +114,14 @@ pub(super) async fn reader(location: &Location) -> Result<Connection> {
         Err(Fault::Sql(error)) if is_disk(&error) && is_empty(&beside(database, "-wal")) => attempt(true).await,
         result => result,
     }
-    .map_err(|fault| fault.explain(database))?;
+    .map_err(|fault| fault.explain_in(database))?;
     if schema == SCHEMA {
         return Ok(Connection::Sqlite(connection));
     }
     // An older schema: bring it up to date as a writer, then look again.
     drop(connection);
-    drop(writer(location, location.network_filesystem()?).await?);
-    let (connection, _) = attempt(false).await.map_err(|fault| fault.explain(database))?;
+    drop(writer(location, database, location.network_filesystem()?).await?);
+    let (connection, _) = attempt(false).await.map_err(|fault| fault.explain_in(database))?;
     Ok(Connection::Sqlite(connection))
 }
 

@@ -73,7 +73,7 @@ fn a_flipped_bit_is_found_and_an_older_checkpoint_serves() {
     let whole = toy.undisturbed("mixed");
     let killed = crashed(&toy);
     let run = json(&killed, &["runs", "show", "mixed"]);
-    let blobs = Blobs::beside(&killed.join("registry.sqlite3"));
+    let blobs = Blobs::of(&killed, false);
     let newest: Vec<PathBuf> = ["weights_sha256", "state_sha256"]
         .map(|key| blobs.path(run["checkpoints"][0][key].as_str().expect("a hash")))
         .to_vec();
@@ -114,8 +114,7 @@ fn a_flipped_bit_is_found_and_an_older_checkpoint_serves() {
     let registry = toy.registry("hopeless");
     copy(&killed, &registry);
     for kept in run["checkpoints"].as_array().expect("a list") {
-        let blob =
-            Blobs::beside(&registry.join("registry.sqlite3")).path(kept["state_sha256"].as_str().expect("a hash"));
+        let blob = Blobs::of(&registry, false).path(kept["state_sha256"].as_str().expect("a hash"));
         flip(&blob, 77);
     }
     let output = zoo(&registry, &["resume", "mixed"]);
@@ -170,7 +169,7 @@ fn a_loss_that_is_no_number_ends_the_run_and_no_checkpoint() {
     let not_finite = "SELECT count(*) AS n FROM metrics WHERE is_nan OR abs(value) > 1e300";
     assert_ne!(json(&registry, &["sql", not_finite])[0]["n"], 0, "the value that ended it is kept");
     for kept in run["checkpoints"].as_array().expect("a list") {
-        let blobs = Blobs::beside(&registry.join("registry.sqlite3"));
+        let blobs = Blobs::of(&registry, false);
         blobs.get(kept["weights_sha256"].as_str().expect("a hash")).expect("sound");
     }
     // It is deterministic: resumed, it ends at the same step with the same bits.

@@ -17,8 +17,9 @@ use crate::it::cli::{json, stderr, stdout, zoo};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use zoo::random::{Key, Stream, stream_of};
 
@@ -129,7 +130,7 @@ impl Toy {
     /// Goes on with the experiment's run until it is completed, from its start where no process got so far as to
     /// record it.
     fn finish(&self, registry: &Path, experiment: &str) -> Outcome {
-        let shown = zoo(registry, &["runs", "show", experiment, "--json"]);
+        let shown = shown(registry, experiment);
         match shown.status.code() {
             Some(0) => {
                 let run: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
@@ -149,10 +150,24 @@ impl Toy {
     }
 }
 
+/// `runs show`, once a server has noticed who died.
+fn shown(registry: &Path, run: &str) -> Output {
+    let begun = Instant::now();
+    loop {
+        let shown = zoo(registry, &["runs", "show", run, "--json"]);
+        let is_server = crate::it::registry::location(registry).file().is_none();
+        let is_running = || String::from_utf8_lossy(&shown.stdout).contains("\"state\": \"RUNNING\"");
+        if !is_server || !is_running() || begun.elapsed() > Duration::from_secs(30) {
+            return shown;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// `resnet-zoo --registry REGISTRY/registry.sqlite3`; arguments follow.
 fn command(registry: &Path) -> Command {
     let mut command = crate::it::cli::binary();
-    command.arg("--registry").arg(crate::it::registry::location(registry).database());
+    command.args(crate::it::registry::registry_of(registry));
     command
 }
 
@@ -174,8 +189,18 @@ fn outcome(registry: &Path, run: &str) -> Outcome {
     }
 }
 
-/// SQLite finds nothing wrong with a registry.
+/// The database finds nothing wrong with a registry, and its summaries are those of its metrics.
 fn assert_sound(registry: &Path) {
+    let summaries = "SELECT count(*) AS wrong FROM summary LEFT JOIN (
+            SELECT run_id, key_id, count(*) AS points, max(step) AS last_step, min(value) AS least, max(value) AS most
+            FROM metric GROUP BY run_id, key_id
+        ) AS m ON m.run_id = summary.run_id AND m.key_id = summary.key_id
+        WHERE m.points IS DISTINCT FROM n OR m.last_step IS DISTINCT FROM summary.last_step
+            OR least IS DISTINCT FROM min OR most IS DISTINCT FROM max";
+    assert_eq!(json(registry, &["sql", summaries]), serde_json::json!([{"wrong": 0}]));
+    if crate::it::registry::location(registry).file().is_none() {
+        return;
+    }
     let check = json(registry, &["sql", "SELECT * FROM pragma_integrity_check"]);
     assert_eq!(check, serde_json::json!([{"integrity_check": "ok"}]));
     assert_eq!(json(registry, &["sql", "SELECT * FROM pragma_foreign_key_check"]), serde_json::json!([]));

@@ -1,11 +1,12 @@
 //! T10: ten thousand runs.
 
 use super::{count, figure, is_full};
-use crate::it::registry::{location, new_run, start, uid};
+use crate::it::registry::{location, new_run, sqlite_file, start, uid};
 use resnet_zoo::registry::filter::Filter;
 use resnet_zoo::registry::run::Point;
 use resnet_zoo::registry::store::{Batch, End, Selection, Store};
 use resnet_zoo::registry::{Clock, Reader, RunState};
+use std::path::Path;
 use std::time::Instant;
 
 const METRICS: [&str; 4] = ["train.loss", "train.top1", "val.loss", "val.top1"];
@@ -37,7 +38,7 @@ fn curves_and_comparisons_of_many_runs() {
     }
     let loading = begun.elapsed().as_secs_f64();
     drop(store);
-    let bytes = std::fs::metadata(location.database()).expect("there").len();
+    let bytes = bytes_of(folder.path());
 
     let mut reader = Reader::open(location, clock).expect("opened");
     let all = reader.select(&Selection::default()).expect("read");
@@ -71,6 +72,16 @@ fn curves_and_comparisons_of_many_runs() {
         bytes as f64 / points as f64
     );
     figure("T10", if is_full() { "scale" } else { "scale, a small sample" }, &figures);
+}
+
+/// What a registry takes.
+fn bytes_of(folder: &Path) -> u64 {
+    #[cfg(feature = "postgres")]
+    if let Some(database) = crate::it::server::database(folder) {
+        let size: Vec<(i64,)> = crate::it::server::rows(&database, "SELECT pg_database_size(current_database())");
+        return size[0].0.unsigned_abs();
+    }
+    std::fs::metadata(sqlite_file(folder)).expect("there").len()
 }
 
 /// Milliseconds that 99 of 100 calls stay below.

@@ -1,15 +1,16 @@
 //! Many processes at one registry: writers, resumers, and somebody who keeps it locked.
 
 use super::disk::{copy, crashed};
-use super::{Toy, assert_sound, command, count, figure, is_full, outcome};
+use super::{Toy, assert_sound, command, count, figure, is_full, outcome, shown};
 use crate::it::cli::{json, stderr, zoo};
-use crate::it::registry::{location, new_run, start, uid};
+use crate::it::registry::{location, new_run, sqlite_file, start, uid};
 use resnet_zoo::registry::lease::Lease;
 use resnet_zoo::registry::run::Point;
 use resnet_zoo::registry::store::{Batch, End, Store};
 use resnet_zoo::registry::{Clock, RunState};
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
+use std::any::Any;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -222,6 +223,7 @@ fn what_a_locked_registry_cannot_take_is_stored_later() {
     drop(lock);
     let spill = spill_of(&registry).expect("there is one");
     let spilled = std::fs::read(&spill).expect("read");
+    shown(&registry, "mixed");
     let output = zoo(&registry, &["resume", "mixed"]);
     // A run whose end was spilled is completed by that.
     assert!(output.status.success() || stderr(&output).contains("is completed"), "{}", stderr(&output));
@@ -236,8 +238,8 @@ fn what_a_locked_registry_cannot_take_is_stored_later() {
     figure("spill", "locked past the time-out", "stored by the run itself, by gc and by resume; 0 differ");
 }
 
-/// Begins the experiment `mixed`, and holds SQLite's write lock from before its first step on.
-fn run_locked(toy: &Toy, registry: &Path) -> (Child, Lock) {
+/// Begins the experiment `mixed`, and holds the write lock from before its first step on.
+fn run_locked(toy: &Toy, registry: &Path) -> (Child, Box<dyn Any>) {
     let mut command = toy.run(registry, "mixed");
     command.args(["--json", "--lock-timeout", "0"]).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut run = command.spawn().expect("started");
@@ -249,7 +251,7 @@ fn run_locked(toy: &Toy, registry: &Path) -> (Child, Lock) {
     };
     let lock = loop {
         signal("-STOP");
-        let lock = Lock::take(location(registry).database());
+        let lock = lock(registry);
         signal("-CONT");
         match lock {
             Some(lock) => break lock,
@@ -260,6 +262,14 @@ fn run_locked(toy: &Toy, registry: &Path) -> (Child, Lock) {
     // Its pipe must not fill.
     std::thread::spawn(move || events.for_each(drop));
     (run, lock)
+}
+
+fn lock(registry: &Path) -> Option<Box<dyn Any>> {
+    #[cfg(feature = "postgres")]
+    if let Some(database) = crate::it::server::database(registry) {
+        return crate::it::server::Lock::take(&database).map(|lock| Box::new(lock) as Box<dyn Any>);
+    }
+    Lock::take(&sqlite_file(registry)).map(|lock| Box::new(lock) as Box<dyn Any>)
 }
 
 /// SQLite's write lock, held by a program that is not ours.

@@ -3,8 +3,7 @@
 use super::disk::crashed;
 use super::{Toy, assert_sound, outcome};
 use crate::it::cli::{binary, json, stderr, stdout, zoo};
-use crate::it::registry::{location, raw};
-use resnet_zoo::registry::blob::Blobs;
+use crate::it::registry::{change, location};
 use serde_json::{Value, json as value};
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -16,8 +15,7 @@ fn a_run_of_a_machine_that_is_gone_can_be_taken_over() {
     let toy = Toy::new();
     let whole = toy.undisturbed("mixed");
     let registry = crashed(&toy);
-    let database = location(&registry).database().to_owned();
-    raw(&database, "UPDATE attempt SET host = 'elsewhere', boot_id = 'another'; UPDATE run SET hb_ms = 1")
+    change(&registry, "UPDATE attempt SET host = 'elsewhere', boot_id = 'another'; UPDATE run SET hb_ms = 1")
         .expect("set");
     assert_eq!(json(&registry, &["runs", "show", "mixed"])["state"], "UNKNOWN");
     let refused = zoo(&registry, &["resume", "mixed"]);
@@ -58,7 +56,7 @@ fn a_second_signal_ends_at_once_and_damages_nothing() {
     assert!(run["state"] == "INTERRUPTED" || run["state"] == "CRASHED", "{}", run["state"]);
     for kept in run["checkpoints"].as_array().expect("a list") {
         for key in ["weights_sha256", "state_sha256"] {
-            let blobs = Blobs::beside(location(&registry).database());
+            let blobs = location(&registry).blobs();
             blobs.get(kept[key].as_str().expect("a hash")).expect("sound");
         }
     }
