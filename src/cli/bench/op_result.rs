@@ -20,6 +20,8 @@ pub(super) struct OpResult<'a> {
     pub input: &'a [usize],
     pub paths: &'a [&'a str],
     pub count: usize,
+    /// Whether the caches held something else before each repetition.
+    pub cold: bool,
     /// Of one layer, for a batch.
     #[serde(serialize_with = "thousandths")]
     pub ms: f64,

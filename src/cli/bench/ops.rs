@@ -11,6 +11,8 @@ use crate::error::Result;
 use candle_core::{DType, Device, Tensor, Var};
 use resnet_codegen::shape::{Computation, Row, Windows};
 use serde_json::json;
+use std::cell::RefCell;
+use std::time::Instant;
 use zoo::ops::profile::{self, Pass};
 use zoo::ops::{self, AvgPool, Epilogue, Geometry, MaxPool};
 use zoo::random::{Key, Stream, stream_of};
@@ -19,15 +21,17 @@ const EXAMPLES: &str = "\
 Examples:
   resnet-zoo bench ops resnet34                                  convolutions, norms and pools at 16 x 3 x 224 x 224
   resnet-zoo bench ops resnet50 --only conv --json | jq -c '[.layer, .variant, .gflop_s]'
+  resnet-zoo bench ops resnet18 --cold                           as a training step finds its maps: not in the caches
   RESNET_ZOO_ISA=avx2 resnet-zoo bench ops resnet34 --only conv
 
 Layers that compute the same are measured once. Convolutions are measured in GFLOP/s (two operations a
 multiply-accumulate of the direct algorithm), norms and pools in GB/s (the bytes that they read and write at the
-least: a training norm reads x twice forward, and x and the gradient twice backward). The part of the ceiling is that of
-multiplying in registers, or of copying main memory: what the caches hold can pass it.
+least: a training norm reads x twice forward, and x and the gradient twice backward). The part of the ceiling is that
+of multiplying in registers, or of copying main memory: what the caches hold can pass it. A training step finds little
+in the caches: `--cold` measures that.
 JSON: first {bench: \"ceiling\", isa, threads, gflop_s, copy_gb_s}; then one line a measurement, {bench: \"ops\",
-model, variant, precision, batch, size, layer, input, paths, count, ms, best_ms, reps, gflop_s or gb_s, ceiling_pct,
-others, steal, threads, isa}; `variant` is one of conv_forward, conv_data_gradient, conv_weight_gradient,
+model, variant, precision, batch, size, layer, input, paths, count, cold, ms, best_ms, reps, gflop_s or gb_s,
+ceiling_pct, others, steal, threads, isa}; `variant` is one of conv_forward, conv_data_gradient, conv_weight_gradient,
 norm_forward, norm_backward, pool_forward, pool_backward.";
 
 #[derive(Debug, clap::Args)]
@@ -44,6 +48,9 @@ pub(in crate::cli) struct Arguments {
     /// Seconds of repetitions of each measurement at the least
     #[arg(long, default_value_t = 0.2, value_name = "S", value_parser = seconds)]
     seconds: f64,
+    /// Before each repetition, fill the caches with something else, as the rest of a training step does
+    #[arg(long)]
+    cold: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -66,6 +73,7 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
         gflop_s: ceiling::gflop_s(workload.isa, workload.precision),
         copy_gb_s: ceiling::copy_gb_s(),
         workload: &workload,
+        others: RefCell::new(vec![0; if arguments.cold { OTHERS } else { 0 }]),
     };
     let mut table = Table::new(&COLUMNS, &context.terminal);
     if context.json {
@@ -145,7 +153,12 @@ struct Bench<'a> {
     effort: Effort,
     gflop_s: f64,
     copy_gb_s: f64,
+    /// What is in the caches when a repetition begins, where it is not what the one before left there.
+    others: RefCell<Vec<u8>>,
 }
+
+/// Bytes that no cache holds besides what is measured.
+const OTHERS: usize = 256 << 20;
 
 /// What a layer does, and how much.
 enum Work {
@@ -246,13 +259,23 @@ impl Bench<'_> {
         ])
     }
 
-    fn time(&self, mut op: impl FnMut() -> candle_core::Result<()>) -> Result<Timing> {
-        self.effort.measure(|| Ok(op()?))
+    fn time(&self, op: impl Fn() -> candle_core::Result<()>) -> Result<Timing> {
+        self.effort.measure_part(|| {
+            self.touch_others();
+            let start = Instant::now();
+            op()?;
+            Ok(start.elapsed())
+        })
+    }
+
+    fn touch_others(&self) {
+        self.others.borrow_mut().iter_mut().for_each(|byte| *byte = byte.wrapping_add(1));
     }
 
     /// The derivative of the op that made `y`, without what candle's graph does around it.
     fn time_backward(&self, y: &Tensor, pass: Pass) -> Result<Timing> {
         self.effort.measure_part(|| {
+            self.touch_others();
             let (gradients, parts) = profile::collect(|| zoo::grad::backward(y));
             drop(gradients?);
             Ok(parts.iter().filter(|part| part.pass == pass).map(|part| part.time).sum())
@@ -298,6 +321,7 @@ impl Bench<'_> {
             input,
             paths: &layer.paths,
             count: layer.paths.len(),
+            cold: !self.others.borrow().is_empty(),
             ms: timing.median * 1e3,
             best_ms: timing.best * 1e3,
             reps: timing.reps,
