@@ -21,6 +21,7 @@ mod filesystem;
 pub mod filter;
 pub mod formats;
 pub mod gc;
+mod gpu;
 mod keeper;
 pub mod lease;
 pub mod observer;

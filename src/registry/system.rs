@@ -1,9 +1,11 @@
 //! What a run takes of its machine, sampled on a thread of its own: `system.cpu_percent` (100 is one core),
-//! `system.rss_bytes`, `system.samples_per_s` and `system.data_wait` (of the time in steps, the part that waited for data).
+//! `system.rss_bytes`, `system.samples_per_s` and `system.data_wait` (of the time in steps, the part that waited for data),
+//! and what [`Gpus`] says of each GPU.
 //!
 //! They are points like others, with curves, filters and summaries, but no replay reproduces them: they are no part of
 //! the metric digest, and are never compared bit for bit.
 
+use super::gpu::Gpus;
 use super::process::Usage;
 use super::run::Point;
 use super::writer::Message;
@@ -69,6 +71,7 @@ impl Sampler {
 }
 
 fn sample(done: &Mutex<Done>, stopped: &Receiver<()>, writer: &SyncSender<Message>) {
+    let gpus = Gpus::find();
     let (mut before, mut usage_before, mut then) = (Done::default(), Usage::current(), Instant::now());
     loop {
         let is_last = stopped.recv_timeout(INTERVAL) != Err(RecvTimeoutError::Timeout);
@@ -79,10 +82,12 @@ fn sample(done: &Mutex<Done>, stopped: &Receiver<()>, writer: &SyncSender<Messag
             let mut values = rates(before, now);
             if let (Some(before), Some(now)) = (usage_before, usage) {
                 let wall = then.elapsed().as_secs_f64();
-                values.push(("system.cpu_percent", 100. * (now.cpu_seconds - before.cpu_seconds) / wall.max(1e-9)));
-                values.push(("system.rss_bytes", now.rss_bytes as f64));
+                let cpu_seconds = now.cpu_seconds - before.cpu_seconds;
+                values.push(("system.cpu_percent".to_owned(), 100. * cpu_seconds / wall.max(1e-9)));
+                values.push(("system.rss_bytes".to_owned(), now.rss_bytes as f64));
             }
-            let point = |(metric, value): (&str, f64)| Point { metric: metric.to_owned(), step, value };
+            values.extend(gpus.iter().flat_map(Gpus::sample));
+            let point = |(metric, value): (String, f64)| Point { metric, step, value };
             if writer.send(Message::Measured(values.into_iter().map(point).collect())).is_err() {
                 return;
             }
@@ -95,14 +100,14 @@ fn sample(done: &Mutex<Done>, stopped: &Receiver<()>, writer: &SyncSender<Messag
 }
 
 /// Throughput and data wait between two looks.
-fn rates(before: Done, now: Done) -> Vec<(&'static str, f64)> {
+fn rates(before: Done, now: Done) -> Vec<(String, f64)> {
     let seconds = now.seconds - before.seconds;
     if seconds <= 0. {
         return Vec::new();
     }
     vec![
-        ("system.samples_per_s", (now.samples - before.samples) as f64 / seconds),
-        ("system.data_wait", (now.data_seconds - before.data_seconds) / seconds),
+        ("system.samples_per_s".to_owned(), (now.samples - before.samples) as f64 / seconds),
+        ("system.data_wait".to_owned(), (now.data_seconds - before.data_seconds) / seconds),
     ]
 }
 
@@ -115,7 +120,8 @@ mod tests {
     fn rates_are_of_the_time_since_the_last_look() {
         let before = Done { step: Some(9), samples: 100, seconds: 10., data_seconds: 4. };
         let now = Done { step: Some(19), samples: 300, seconds: 12., data_seconds: 4.5 };
-        assert_eq!(rates(before, now), [("system.samples_per_s", 100.), ("system.data_wait", 0.25)]);
+        let expected = [("system.samples_per_s", 100.), ("system.data_wait", 0.25)];
+        assert_eq!(rates(before, now), expected.map(|(name, value)| (name.to_owned(), value)));
         assert_eq!(rates(now, now), []);
     }
 
