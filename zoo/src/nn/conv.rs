@@ -1,7 +1,8 @@
 //! Convolution with its parameters.
 
 use crate::grad::parameter;
-use crate::ops::conv::{Fused, KeptFilters, can_fuse, conv_fused};
+use crate::ops::conv::{Fused, KeptFilters, can_fuse, conv_fused, conv_with_moments};
+use crate::ops::moments::Moments;
 use crate::ops::{Geometry, add_bias, conv};
 use candle_core::{Error, Result, Tensor};
 use candle_nn::init::{FanInOut, Init, NonLinearity, NormalOrUniform, ZERO};
@@ -97,11 +98,22 @@ impl<const D: usize> Conv<D> {
         }
     }
 
+    /// As [`forward`](Self::forward), with the moments of the result's channels where the kernels take them.
+    pub(super) fn forward_with_moments(&self, x: &Tensor) -> Result<(Tensor, Option<Moments>)> {
+        match self.bias {
+            None => conv_with_moments(x, &parameter(&self.weight), &self.geometry(), self.kept()),
+            Some(_) => Ok((self.forward(x)?, None)),
+        }
+    }
+
     /// Convolves `x` without the bias, and without a graph.
     pub(super) fn fused(&self, x: &Tensor, fused: Option<Fused>) -> Result<Tensor> {
-        // A `Var` may change from one call to the next.
-        let kept = (!self.weight.track_op()).then_some(&self.kept);
-        conv_fused(x, &parameter(&self.weight), &self.geometry(), fused, kept)
+        conv_fused(x, &parameter(&self.weight), &self.geometry(), fused, self.kept())
+    }
+
+    /// A `Var` may change from one call to the next.
+    fn kept(&self) -> Option<&KeptFilters> {
+        (!self.weight.track_op()).then_some(&self.kept)
     }
 
     fn geometry(&self) -> Geometry<D> {

@@ -3,6 +3,8 @@
 use super::conv::Conv;
 use crate::grad::{is_recomputing, parameter};
 use crate::ops::conv::{Fused, can_fuse};
+use crate::ops::moments::Moments;
+use crate::ops::norm::batch_norm_of;
 use crate::ops::{self, Activation, BatchStatistics, Epilogue};
 use candle_core::{DType, Result, Tensor, Var, bail};
 use candle_nn::{Init, VarBuilder};
@@ -124,7 +126,11 @@ impl BatchNorm {
         let parameters = [&kernel, &weight, &bias, &mean, &variance];
         let parameters: Vec<&Tensor> = parameters.into_iter().chain(&conv_bias).collect();
         let maps: Vec<&Tensor> = std::iter::once(x).chain(epilogue.residual).collect();
-        if train && !self.is_frozen() || !can_fuse(&maps, &parameters) {
+        if train && !self.is_frozen() {
+            let (y, moments) = conv.forward_with_moments(x)?;
+            return self.normalise_batch(&y, moments, epilogue);
+        }
+        if !can_fuse(&maps, &parameters) {
             return self.normalise(&conv.forward(x)?, epilogue, train);
         }
         let (weight, bias) = (weight.to_vec1::<f32>()?, bias.to_vec1::<f32>()?);
@@ -141,12 +147,18 @@ impl BatchNorm {
     }
 
     fn normalise(&self, x: &Tensor, epilogue: Epilogue, train: bool) -> Result<Tensor> {
-        let affine = packed(&self.weight, &self.bias)?;
-        if !train || self.is_frozen() {
-            let eps = self.config.eps;
-            return ops::batch_norm_with(x, &affine, &self.running_mean, &self.running_var, eps, epilogue);
+        if train && !self.is_frozen() {
+            return self.normalise_batch(x, None, epilogue);
         }
-        let (y, BatchStatistics { mean, variance }) = ops::batch_norm(x, &affine, self.config.eps, epilogue)?;
+        let affine = packed(&self.weight, &self.bias)?;
+        ops::batch_norm_with(x, &affine, &self.running_mean, &self.running_var, self.config.eps, epilogue)
+    }
+
+    /// With the batch's statistics, which join the running ones.
+    fn normalise_batch(&self, x: &Tensor, moments: Option<Moments>, epilogue: Epilogue) -> Result<Tensor> {
+        let affine = packed(&self.weight, &self.bias)?;
+        let eps = self.config.eps;
+        let (y, BatchStatistics { mean, variance }) = batch_norm_of(x, moments, &affine, eps, epilogue)?;
         if !is_recomputing() {
             self.join(&self.running_mean, &mean)?;
             self.join(&self.running_var, &variance)?;

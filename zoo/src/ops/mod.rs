@@ -20,6 +20,7 @@ mod lanes;
 pub mod linear;
 pub mod loss;
 mod memory;
+pub(crate) mod moments;
 mod node;
 pub mod norm;
 mod number;

@@ -116,6 +116,7 @@ pub(crate) type Gradients<const N: usize> = Result<[Option<Tensor>; N]>;
 type AllGradients = Result<Vec<Option<Tensor>>>;
 type OfGradient = dyn Fn(&Tensor) -> AllGradients + Send + Sync;
 type OfResult = dyn Fn(&Tensor, &Tensor) -> AllGradients + Send + Sync;
+type Onto = dyn Fn(&Tensor, Option<&Tensor>) -> AllGradients + Send + Sync;
 
 /// The way back through an op, whatever its number of inputs.
 pub(super) enum Backward {
@@ -123,6 +124,8 @@ pub(super) enum Backward {
     Gradient(Box<OfGradient>),
     /// From the result, which has to be kept for it, and its gradient.
     Result(Box<OfResult>),
+    /// From the gradient of the result, and what others gave for that of the first input, to which it adds its own.
+    Onto(Box<Onto>),
 }
 
 impl Backward {
@@ -131,6 +134,7 @@ impl Backward {
         match self {
             Backward::Gradient(run) => run(gradient),
             Backward::Result(run) => run(&result.detach(), gradient),
+            Backward::Onto(run) => run(gradient, None),
         }
     }
 }
@@ -172,6 +176,26 @@ where
         backward(result, gradient).map(Vec::from)
     };
     keep(name, &inputs, result, shape.into(), Backward::Result(Box::new(backward)))
+}
+
+/// As [`record`], but `backward` also gets what others gave for the gradient of the first input, where that is known, and
+/// adds its own to it in the pass that computes it.
+pub(crate) fn record_onto<const N: usize, T, B>(
+    name: &'static str,
+    inputs: [&Tensor; N],
+    result: Vec<T>,
+    shape: impl Into<Shape>,
+    backward: B,
+) -> Result<Tensor>
+where
+    T: Number,
+    B: Fn(&Tensor, Option<&Tensor>) -> Gradients<N> + Send + Sync + 'static,
+{
+    let backward = move |gradient: &Tensor, others: Option<&Tensor>| {
+        let _timer = profile::start(name, Pass::Backward);
+        backward(gradient, others).map(Vec::from)
+    };
+    keep(name, &inputs, result, shape.into(), Backward::Onto(Box::new(backward)))
 }
 
 fn keep<T: Number>(

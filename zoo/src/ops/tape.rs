@@ -177,8 +177,11 @@ impl Tape {
         gradients.add(output, gradient.clone())?;
         for entry in self.entries.iter().rev() {
             let Some(gradient) = gradients.remove(entry.output) else { continue };
-            let value = entry.value.as_ref().unwrap_or(value);
-            let of_inputs = entry.backward.run(value, &gradient.contiguous()?)?;
+            let gradient = gradient.contiguous()?;
+            let of_inputs = match (&entry.backward, entry.inputs.first()) {
+                (Backward::Onto(run), Some(Some(first))) => run(&gradient, gradients.remove(*first).as_ref())?,
+                (backward, _) => backward.run(entry.value.as_ref().unwrap_or(value), &gradient)?,
+            };
             drop(gradient);
             for (input, gradient) in entry.inputs.iter().zip(of_inputs) {
                 if let (Some(input), Some(gradient)) = (input, gradient) {

@@ -16,11 +16,12 @@ pub(crate) use cpu::{KeptFilters, forget_kept_filters};
 pub(crate) use problem::Problem;
 
 use super::Isa;
-use super::node::{record, values, values_of};
+use super::moments::Moments;
+use super::node::{record_onto, values, values_of};
 use super::number::{Stored, by_number};
 use super::profile::{self, Pass};
 use candle_core::{Device, Result, Shape, Tensor};
-use cpu::{Finish, Map, Weight};
+use cpu::{Finish, Map, Observed, Weight};
 use std::cell::Cell;
 
 /// How the windows of a convolution lie on its input; the kernel's size is the weight's.
@@ -74,14 +75,35 @@ pub(crate) fn are_convolutions_direct() -> bool {
 pub fn conv<const D: usize>(x: &Tensor, weight: &Tensor, geometry: &Geometry<D>) -> Result<Tensor> {
     let _timer = profile::forward("convolution");
     let problem = Problem::new(x, weight, geometry)?;
-    convolve(problem, D, x, weight)
+    convolve(problem, D, x, weight, None)
+}
+
+/// [`conv`], and the moments of the result's channels where its kernels take them. Without a graph, the filters are kept in
+/// `kept` where the weight is constant.
+///
+/// # Errors
+/// As of [`conv`].
+pub(crate) fn conv_with_moments<const D: usize>(
+    x: &Tensor,
+    weight: &Tensor,
+    geometry: &Geometry<D>,
+    kept: Option<&KeptFilters>,
+) -> Result<(Tensor, Option<Moments>)> {
+    let _timer = profile::forward("convolution");
+    let problem = Problem::new(x, weight, geometry)?;
+    let observed = Observed::default();
+    let y = match can_fuse(&[x], &[weight]) {
+        true => convolve_fused(problem, problem.output_shape(D), x, weight, None, kept, Some(&observed))?,
+        false => convolve(problem, D, x, weight, Some(&observed))?,
+    };
+    Ok((y, observed.joined(problem.out_channels)))
 }
 
 /// Not generic, so that the kernels are compiled in this crate, with its optimisations.
-fn convolve(problem: Problem, dims: usize, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+fn convolve(problem: Problem, dims: usize, x: &Tensor, weight: &Tensor, observed: Option<&Observed>) -> Result<Tensor> {
     by_number!(
         Stored::of(&[x], &[weight]),
-        N => on_cpu::<N>(Isa::chosen()?, problem, dims, &x.contiguous()?, &weight.contiguous()?),
+        N => on_cpu::<N>(Isa::chosen()?, problem, dims, &x.contiguous()?, &weight.contiguous()?, observed),
         else reference::conv(x, weight, &problem, dims)
     )
 }
@@ -127,10 +149,7 @@ pub(crate) fn conv_fused<const D: usize>(
             candle_core::bail!("a residual of {:?} cannot be added to {shape:?}", residual.shape());
         }
     }
-    if let Some(kept) = kept {
-        kept.check(weight.id());
-    }
-    convolve_fused(problem, shape, x, weight, fused, kept)
+    convolve_fused(problem, shape, x, weight, fused, kept, None)
 }
 
 /// As [`convolve`].
@@ -141,7 +160,11 @@ fn convolve_fused(
     weight: &Tensor,
     fused: Option<Fused>,
     kept: Option<&KeptFilters>,
+    observed: Option<&Observed>,
 ) -> Result<Tensor> {
+    if let Some(kept) = kept {
+        kept.check(weight.id());
+    }
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
     let residual = fused.and_then(|fused| fused.residual).map(Tensor::contiguous).transpose()?;
     let maps: Vec<&Tensor> = std::iter::once(&x).chain(&residual).collect();
@@ -151,19 +174,29 @@ fn convolve_fused(
         let finish = fused.map(|Fused { scale, shift, relu, .. }| Finish { scale, shift, residual, relu });
         let weight = values(&weight)?;
         let weight = Weight { values: &weight, kept };
-        let y = cpu::forward(Isa::chosen()?, &problem, &values_of::<N>(&x)?, weight, finish)?;
+        let y = cpu::forward(Isa::chosen()?, &problem, &values_of::<N>(&x)?, weight, finish, observed)?;
         Tensor::from_vec(y, shape, &Device::Cpu)
     }, else candle_core::bail!("only f32 and bf16 in main memory are fused: ask `can_fuse`"))
 }
 
-fn on_cpu<N: Map>(isa: Isa, problem: Problem, dims: usize, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    let y = cpu::forward::<N>(isa, &problem, &values_of(x)?, Weight::new(&values(weight)?), None)?;
+fn on_cpu<N: Map>(
+    isa: Isa,
+    problem: Problem,
+    dims: usize,
+    x: &Tensor,
+    weight: &Tensor,
+    observed: Option<&Observed>,
+) -> Result<Tensor> {
+    let y = cpu::forward::<N>(isa, &problem, &values_of(x)?, Weight::new(&values(weight)?), None, observed)?;
     let wants = [x.track_op(), weight.track_op()];
     let (x_saved, weight_saved) = (x.detach(), weight.detach());
-    record("convolution", [x, weight], y, problem.output_shape(dims), move |dy| {
+    record_onto("convolution", [x, weight], y, problem.output_shape(dims), move |dy, others| {
         let dx = || {
             let _timer = profile::start("convolution", Pass::DataGradient);
-            let dx = cpu::data_gradient::<N>(isa, &problem, &values_of(dy)?, &values(&weight_saved)?)?;
+            let others = others.map(Tensor::contiguous).transpose()?;
+            let others = others.as_ref().map(values_of::<N>).transpose()?;
+            let weight = values(&weight_saved)?;
+            let dx = cpu::data_gradient::<N>(isa, &problem, &values_of(dy)?, &weight, others.as_deref())?;
             Tensor::from_vec(dx, x_saved.shape(), &Device::Cpu)
         };
         let dw = || {

@@ -1,4 +1,4 @@
-use super::cpu::Weight;
+use super::cpu::{Observed, Weight};
 use super::*;
 use crate::ops::number::Number;
 use crate::random::{Key, Stream};
@@ -88,12 +88,37 @@ fn errors<N: Map>(
     expected: &[Vec<f64>; 3],
 ) -> Result<([f64; 3], Vec<u32>)> {
     let (x, w, g) = (numbers::<N>(x)?, f32s(w)?, numbers::<N>(g)?);
-    let y = cpu::forward(isa, problem, &x, Weight::new(&w), None)?;
-    let dx = cpu::data_gradient(isa, problem, &g, &w)?;
+    let observed = Observed::default();
+    let y = cpu::forward(isa, problem, &x, Weight::new(&w), None, Some(&observed))?;
+    let moments = observed.joined(problem.out_channels);
+    let dx = cpu::data_gradient(isa, problem, &g, &w, None)?;
     let dw = cpu::weight_gradient(isa, problem, &x, &g)?;
-    let of_maps = y.iter().chain(&dx).map(|value| value.wide().to_bits());
-    let bits = of_maps.chain(dw.iter().map(|value| value.to_bits())).collect();
-    Ok(([error(&y, &expected[0]), error(&dx, &expected[1]), error(&dw, &expected[2])], bits))
+    // Anything of the shape of `x` will do for what others gave.
+    let onto_x = cpu::data_gradient(isa, problem, &g, &w, Some(&x))?;
+    let expected_onto_x: Vec<f64> = expected[1].iter().zip(&x).map(|(dx, x)| dx + f64::from(x.wide())).collect();
+    let of_maps = y.iter().chain(&dx).chain(&onto_x).map(|value| value.wide().to_bits());
+    let bits = of_maps.chain(dw.iter().map(|value| value.to_bits()));
+    let dx = error(&dx, &expected[1]).max(error(&onto_x, &expected_onto_x));
+    let (statistics, error_of_moments) = error_of_moments(&y, moments, problem.out_channels);
+    let bits = statistics.chain(bits).collect();
+    Ok(([error(&y, &expected[0]).max(error_of_moments), dx, error(&dw, &expected[2])], bits))
+}
+
+/// The largest difference of a mean, in standard deviations, or of a variance, as a part of it; and all their bits.
+fn error_of_moments<N: Number>(y: &[N], moments: Option<Moments>, channels: usize) -> (impl Iterator<Item = u32>, f64) {
+    let moments = moments.unwrap_or_else(|| Moments::none(channels));
+    let rows = y.len() / channels;
+    assert_eq!(moments.count, rows as f64, "each position is observed once");
+    let mut worst = 0f64;
+    for c in 0..channels {
+        let of_channel = || y.iter().skip(c).step_by(channels).map(|y| f64::from(y.wide()));
+        let mean = of_channel().sum::<f64>() / rows.max(1) as f64;
+        let squares = of_channel().map(|y| (y - mean) * (y - mean)).sum::<f64>();
+        let deviation = (squares / rows.max(1) as f64).sqrt();
+        worst = worst.max((moments.mean[c] - mean).abs() / deviation.max(1e-6 * mean.abs()).max(f64::MIN_POSITIVE));
+        worst = worst.max((moments.squares[c] - squares).abs() / squares.max(1e-9));
+    }
+    (moments.mean.into_iter().chain(moments.squares).map(|moment| (moment as f32).to_bits()), worst)
 }
 
 /// Winograd's transforms are rounded where bf16 is multiplied.
@@ -218,7 +243,7 @@ fn weights_are_rounded_where_bf16_is_multiplied() -> Result<()> {
     let (x, w) = (numbers::<bf16>(&x)?, f32s(&w)?);
     let short: Vec<f32> = w.iter().map(|w| bf16::narrow(*w).wide()).collect();
     for isa in Isa::available() {
-        let with = |w: &[f32]| cpu::forward(isa, &problem, &x, Weight::new(w), None);
+        let with = |w: &[f32]| cpu::forward(isa, &problem, &x, Weight::new(w), None, None);
         let same = with(&w)? == with(&short)?;
         assert_eq!(same, isa == Isa::Avx512Bf16, "{isa:?}");
     }
@@ -256,7 +281,7 @@ fn fused_convolutions_equal_the_reference_and_kept_filters_follow_the_weight() -
         let (x32, w32, residual) = (f32s(&x)?, f32s(&w)?, residual32.as_ref().map(f32s).transpose()?);
         let finish = Finish { scale: &scale32, shift: &shift32, residual: residual.as_deref(), relu };
         for isa in Isa::available() {
-            let y = cpu::forward(isa, &problem, &x32, Weight::new(&w32), Some(finish))?;
+            let y = cpu::forward(isa, &problem, &x32, Weight::new(&w32), Some(finish), None)?;
             let error = error(&y, &expected[0]);
             assert!(error < 2e-5, "off by {error:.1e} with {isa:?} in case {index}: {case:?}");
         }
@@ -289,7 +314,7 @@ fn fused_convolutions_of_bf16_equal_the_reference() -> Result<()> {
         let residual = with_residual.then_some(residual.as_slice());
         let finish = Finish { scale: &scale, shift: &shift, residual, relu };
         for isa in Isa::available() {
-            let y = cpu::forward(isa, &problem, &numbers::<bf16>(&x)?, Weight::new(&f32s(&w)?), Some(finish))?;
+            let y = cpu::forward(isa, &problem, &numbers::<bf16>(&x)?, Weight::new(&f32s(&w)?), Some(finish), None)?;
             let error = error(&y, &expected);
             assert!(error < 2. * bound_of_bf16(isa, &problem), "off by {error:.1e} with {isa:?}: {case:?}");
         }
@@ -320,8 +345,8 @@ fn the_error_of_winograd_in_bf16_is_a_hundredth() -> Result<()> {
         let wide = |values: Vec<bf16>| values.into_iter().map(|value| f64::from(value.wide())).collect::<Vec<_>>();
         let dw = cpu::weight_gradient(isa, &problem, &x_numbers, &g_numbers)?;
         let got = [
-            wide(cpu::forward(isa, &problem, &x_numbers, Weight::new(&weight), None)?),
-            wide(cpu::data_gradient(isa, &problem, &g_numbers, &weight)?),
+            wide(cpu::forward(isa, &problem, &x_numbers, Weight::new(&weight), None, None)?),
+            wide(cpu::data_gradient(isa, &problem, &g_numbers, &weight, None)?),
             dw.into_iter().map(f64::from).collect(),
         ];
         for (got, expected) in got.iter().zip(&expected) {

@@ -1,11 +1,12 @@
-//! Forward: one pass for the statistics, one for everything else. Backward: one pass for the sums, one
+//! Forward: one pass for the statistics where nobody has them yet, one for everything else. Backward: one pass for the sums, one
 //! for `dx`; each is left out where nobody needs it. The first pass runs from the end to the beginning: what was
 //! written last, and what the second pass reads first, may still be in the caches.
 
-use super::passes::{AddMoments, AddSums, BLOCK, Gradient, Joined, Line, Mask, Moments, Normalise, Sums};
+use super::passes::{AddSums, Gradient, Line, Mask, Normalise, Sums};
 use super::{Epilogue, Extent};
 use crate::ops::Isa;
 use crate::ops::lanes::{self, Element};
+use crate::ops::moments::{AddMoments, BLOCK, InOrder, Joined, Moments};
 use crate::ops::node::{Gradients, TASK, record, record_with_result, values, values_of};
 use crate::ops::parallel::{Disjoint, bypasses_caches, output};
 use candle_core::{Device, Result, Tensor};
@@ -63,8 +64,10 @@ impl Statistics {
         let tasks = Task::all(extent);
         let partial = backwards(&tasks, |task| {
             let mut moments = Moments::none(extent.channels);
-            // SAFETY: the CPU has the chosen instructions.
-            unsafe { lanes::run(isa, AddMoments { x: &x[task.values(extent)], moments: &mut moments }) };
+            let (x, rows) = (x[task.values(extent)].as_ptr(), task.rows.len());
+            let rows = InOrder { rows, channels: extent.channels };
+            // SAFETY: the CPU has the chosen instructions, and the slice the rows.
+            unsafe { lanes::run(isa, AddMoments { x, rows, moments: &mut moments }) };
             moments
         });
         let mut statistics = Statistics { mean: Vec::new(), variance: Vec::new() };
@@ -85,6 +88,12 @@ impl Statistics {
             }
         }
         Ok(statistics)
+    }
+
+    /// Those of each channel.
+    pub(super) fn of_channels(moments: Moments) -> Self {
+        let Moments { count, mean, squares } = moments;
+        Statistics { mean, variance: squares.into_iter().map(|squares| squares / count.max(1.)).collect() }
     }
 
     /// One of each for every channel.

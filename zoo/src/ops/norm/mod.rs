@@ -14,6 +14,7 @@ mod cpu;
 mod passes;
 mod reference;
 
+use crate::ops::moments::Moments;
 use crate::ops::number::{Stored, by_number};
 use crate::ops::profile;
 use candle_core::{D, Result, Tensor, bail};
@@ -44,6 +45,20 @@ pub struct BatchStatistics {
 /// # Errors
 /// Where shapes do not fit, or a channel has fewer than two values.
 pub fn batch_norm(x: &Tensor, affine: &Tensor, eps: f64, epilogue: Epilogue) -> Result<(Tensor, BatchStatistics)> {
+    batch_norm_of(x, None, affine, eps, epilogue)
+}
+
+/// [`batch_norm`] where whoever made `x` may have its `moments` already.
+///
+/// # Errors
+/// As of [`batch_norm`].
+pub(crate) fn batch_norm_of(
+    x: &Tensor,
+    moments: Option<Moments>,
+    affine: &Tensor,
+    eps: f64,
+    epilogue: Epilogue,
+) -> Result<(Tensor, BatchStatistics)> {
     let _timer = profile::forward("norm");
     let channels = check("batch_norm", x, affine, epilogue)?;
     let rows = x.elem_count() / channels;
@@ -56,7 +71,10 @@ pub fn batch_norm(x: &Tensor, affine: &Tensor, eps: f64, epilogue: Epilogue) -> 
     }
     let extent = Extent { segments: 1, rows, channels, groups: channels };
     let (y, [mean, variance]) = by_number!(stored(x, &[affine], epilogue), N => {
-        let statistics = cpu::Statistics::of::<N>(x, extent)?;
+        let statistics = match moments {
+            Some(moments) => cpu::Statistics::of_channels(moments),
+            None => cpu::Statistics::of::<N>(x, extent)?,
+        };
         let tensors = statistics.tensors()?;
         (cpu::normalise::<N>(x, affine, extent, statistics, true, eps, epilogue)?, tensors)
     }, else {

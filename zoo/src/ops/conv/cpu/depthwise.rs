@@ -13,13 +13,13 @@ const ROWS: usize = 64;
 
 /// Writes all channels of the positions that `walk` visits.
 pub(super) fn pass<N: Element>(isa: Isa, problem: &Problem, walk: &Walk, operands: Operands<N>) {
-    let Operands { source, weight, finish, target } = operands;
+    let Operands { source, weight, finish, target, observed } = operands;
     let channels = problem.channels;
     let (pieces, filters) = (pieces(walk, channels), by_tap(problem, walk, weight.values));
     (0..walk.len().div_ceil(ROWS)).into_par_iter().for_each_init(Vec::new, |rows, task| {
         walk.rows(task * ROWS..((task + 1) * ROWS).min(walk.len()), rows);
         with_scratch(channels, |sums| {
-            for row in rows {
+            for row in &*rows {
                 sums.fill(0.0);
                 for (piece, filter) in pieces.iter().zip(filters.chunks_exact(channels)) {
                     if let Some((_, range)) = walk.read(row, piece, channels, 0) {
@@ -34,6 +34,11 @@ pub(super) fn pass<N: Element>(isa: Isa, problem: &Problem, walk: &Walk, operand
                 target.iter_mut().zip(&*sums).for_each(|(y, sum)| *y = N::narrow(*sum));
             }
         });
+        if let Some(observed) = observed {
+            let targets: Vec<usize> = rows.iter().map(|row| row.target * channels).collect();
+            // SAFETY: this task has written these positions.
+            unsafe { observed.add(isa, target, &targets, 0, channels) }
+        }
     });
 }
 

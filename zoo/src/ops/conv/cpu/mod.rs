@@ -8,6 +8,7 @@
 mod depthwise;
 mod filters;
 mod finish;
+mod observed;
 mod pack;
 #[cfg(target_arch = "x86_64")]
 mod pairs;
@@ -27,6 +28,7 @@ pub use filters::KeptFilters;
 pub(super) use filters::Weight;
 pub(crate) use filters::forget_kept_filters;
 pub(super) use finish::Finish;
+pub(super) use observed::Observed;
 use pack::Pass;
 pub(super) use panel::Map;
 use std::ops::Range;
@@ -40,13 +42,14 @@ pub(super) fn forward<N: Map>(
     x: &[N],
     weight: Weight,
     finish: Option<Finish<N>>,
+    observed: Option<&Observed>,
 ) -> Result<Vec<N>> {
     let len = problem.batch * problem.output.iter().product::<usize>() * problem.out_channels;
     // SAFETY: the walk visits every output position, and so do Winograd's tiles; both passes write all channels of
     // those that they visit.
     unsafe {
         output(len, |target| {
-            let operands = Operands { source: x, weight, finish, target };
+            let operands = Operands { source: x, weight, finish, target, observed };
             match Winograd::forward(problem, weight.kept.is_some()) {
                 Some(winograd) => winograd_pass(isa, problem, Pass::Forward, &winograd, operands),
                 None => pass(isa, problem, Pass::Forward, &Walk::forward(problem), operands),
@@ -61,11 +64,22 @@ pub(super) fn by_winograd(problem: &Problem) -> bool {
     Winograd::forward(problem, false).is_some() || Winograd::data_gradient(problem).is_some()
 }
 
-/// `dx[N, .., C]` from `dy[N, .., O]` and the weight.
-pub(super) fn data_gradient<N: Map>(isa: Isa, problem: &Problem, dy: &[N], weight: &[f32]) -> Result<Vec<N>> {
+/// `dx[N, .., C]` from `dy[N, .., O]` and the weight, plus what `others` gave for it.
+pub(super) fn data_gradient<N: Map>(
+    isa: Isa,
+    problem: &Problem,
+    dy: &[N],
+    weight: &[f32],
+    others: Option<&[N]>,
+) -> Result<Vec<N>> {
     let len = problem.batch * problem.input.iter().product::<usize>() * problem.channels;
+    if let Some(others) = others {
+        assert!(others.len() == len, "a gradient has as many numbers as what it is of");
+    }
+    let (ones, zeros) = (vec![1.; problem.channels], vec![0.; problem.channels]);
+    let finish = others.map(|others| Finish { scale: &ones, shift: &zeros, residual: Some(others), relu: false });
     let write = |target: Disjoint<N>| {
-        let operands = Operands { source: dy, weight: Weight::new(weight), finish: None, target };
+        let operands = Operands { source: dy, weight: Weight::new(weight), finish, target, observed: None };
         if let Some(winograd) = Winograd::data_gradient(problem) {
             return winograd_pass(isa, problem, Pass::DataGradient, &winograd, operands);
         }
@@ -105,6 +119,8 @@ struct Operands<'a, N> {
     weight: Weight<'a>,
     finish: Option<Finish<'a, N>>,
     target: Disjoint<'a, N>,
+    /// Who wants the moments of what is written.
+    observed: Option<&'a Observed>,
 }
 
 /// Writes all channels of all targets.

@@ -4,6 +4,7 @@
 use super::super::Problem;
 use super::filters::Form;
 use super::finish::Finish;
+use super::observed::Observed;
 use super::pack::{Pass, pack};
 use super::panel::{Map, Of};
 use super::round::Round;
@@ -29,7 +30,7 @@ pub(super) fn dense<N: Map, P: Of<N> + Of<f32>>(
     walk: &Walk,
     operands: Operands<N>,
 ) {
-    let Operands { source, weight, finish, target } = operands;
+    let Operands { source, weight, finish, target, observed } = operands;
     let slabs = Slabs::new(isa, problem, pass);
     let pieces = walk.pieces(slabs.source, slabs.count == 1, P::DEPTH, P::SIDE);
     let blocks = blocks(&pieces, P::DEPTH);
@@ -67,6 +68,7 @@ pub(super) fn dense<N: Map, P: Of<N> + Of<f32>>(
                 target,
                 packed,
                 finish,
+                observed,
                 reads_in_order,
             };
             if column_parts == 1 {
@@ -132,6 +134,7 @@ struct DensePass<'a, N, P> {
     target: Disjoint<'a, N>,
     packed: &'a [P],
     finish: Option<Finish<'a, N>>,
+    observed: Option<&'a Observed>,
     /// Whether row after row reads pixel after pixel, and many of them.
     reads_in_order: bool,
 }
@@ -249,8 +252,18 @@ impl<N: Map, P: Of<N>> Sums<'_, N, P> {
         self.begun = true;
     }
 
+    /// The end of it all.
+    fn end(mut self) {
+        self.make_up();
+        if let Some(observed) = self.pass.observed {
+            let (channel, channels) = (self.first + self.channels.start, self.channels.len());
+            // SAFETY: this task has written these rows and channels.
+            unsafe { observed.add(self.pass.isa, self.pass.target, &self.targets, channel, channels) }
+        }
+    }
+
     /// Makes up for blocks that lie in the padding.
-    fn end(self) {
+    fn make_up(&mut self) {
         let apart = !self.starts.is_empty();
         if self.begun && (self.finished || (self.pass.finish.is_none() && !apart)) {
             return;

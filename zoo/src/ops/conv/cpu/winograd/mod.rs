@@ -11,6 +11,7 @@ pub(super) mod weight_gradient;
 use super::super::Problem;
 use super::filters::Form;
 use super::finish::{Finish, FinishFrom, write_vector};
+use super::observed::Observed;
 use super::pack::Pass;
 use super::panel::Panel;
 use super::tile::{Ahead, Tile};
@@ -184,7 +185,7 @@ pub(super) fn pass<N: Element, P: Panel>(
     winograd: &Winograd,
     operands: Operands<N>,
 ) {
-    let Operands { source, weight, finish, target } = operands;
+    let Operands { source, weight, finish, target, observed } = operands;
     let columns = isa.columns();
     let (depth, panels) = (winograd.depth(), winograd.target_channels.div_ceil(columns));
     let blocks = depth.div_ceil(P::DEPTH);
@@ -198,7 +199,7 @@ pub(super) fn pass<N: Element, P: Panel>(
     let least_blocks = if shared { 1 } else { TASKS };
     let tiles = winograd.len().div_ceil(winograd.len().div_ceil(most).max(least_blocks)).max(1);
     let layout = Layout { tiles, pitch: P::PITCH, blocks, block, side: 1 };
-    let task = PassTask { isa, winograd, layout, source, target, finish };
+    let task = PassTask { isa, winograd, layout, source, target, finish, observed };
     let range = |i: usize| i * tiles..((i + 1) * tiles).min(winograd.len());
     let of_chunk = |i: usize| Filters { depth, columns, panels: i * chunk..((i + 1) * chunk).min(panels) };
     let chunk_len = of_chunk(0).len();
@@ -387,6 +388,7 @@ struct PassTask<'a, N> {
     source: &'a [N],
     target: Disjoint<'a, N>,
     finish: Option<Finish<'a, N>>,
+    observed: Option<&'a Observed>,
 }
 
 impl<N: Element> PassTask<'_, N> {
@@ -438,6 +440,7 @@ impl<N: Element> PassTask<'_, N> {
             let [_, height, width] = self.winograd.target;
             let pixels = self.winograd.batch * self.winograd.target.iter().product::<usize>();
             let all = self.winograd.target_channels;
+            let mut written = Vec::new();
             for (i, tile) in range.clone().enumerate() {
                 let place = self.winograd.tile(tile);
                 let row = ((place.image * self.winograd.target[0] + place.depth) * height + place.at[0]) * width;
@@ -452,9 +455,17 @@ impl<N: Element> PassTask<'_, N> {
                     pixel: all,
                     extent: [OUTPUTS.min(height - place.at[0]), OUTPUTS.min(width - place.at[1])],
                 };
+                if self.observed.is_some() {
+                    let rows = (0..kernel.extent[0]).map(|i| kernel.first + i * kernel.row);
+                    written.extend(rows.flat_map(|row| (0..kernel.extent[1]).map(move |j| row + j * all)));
+                }
                 // SAFETY: `products` holds the 36 points, the target's extent lies inside the map, as does what
                 // `finish` reads, and no other task has these positions and channels.
                 unsafe { lanes::run(self.isa, kernel) }
+            }
+            if let Some(observed) = self.observed {
+                // SAFETY: this task has written these positions and channels.
+                unsafe { observed.add(self.isa, self.target, &written, channels.start, channels.len()) }
             }
         });
     }
