@@ -177,7 +177,7 @@ mod tests {
         for local in ["localhost", "127.0.0.1", "[::1]"] {
             assert!(matches!(mode(&format!("postgres://ann@{local}/runs")), PgSslMode::Prefer), "{local}");
         }
-        assert!(matches!(mode("postgres://ann@/runs?host=/run/postgresql"), PgSslMode::Prefer));
+        assert!(matches!(mode("postgres://ann@localhost/runs?host=/run/postgresql"), PgSslMode::Prefer));
         assert!(matches!(mode("postgres://ann@db.example.org/runs"), PgSslMode::VerifyFull));
         assert!(matches!(mode("postgres://ann@db.example.org/runs?sslmode=disable"), PgSslMode::Disable));
     }
