@@ -1,5 +1,8 @@
 //! Numbers as people read them, with units.
 
+/// `2026-11-25T14:03:07Z` of milliseconds since 1970.
+pub(super) use crate::registry::clock::rfc3339 as timestamp;
+
 /// `84.12 %` of 0.8412.
 pub(super) fn percent(rate: f64) -> String {
     format!("{:.2} %", 100.0 * rate)
@@ -48,22 +51,6 @@ pub(super) fn age(now_ms: i64, then_ms: i64) -> String {
         3_600..86_400 => format!("{} h ago", seconds / 3_600),
         _ => format!("{} d ago", seconds / 86_400),
     }
-}
-
-/// `2026-11-25T14:03:07Z` of milliseconds since 1970.
-pub(super) fn timestamp(ms: i64) -> String {
-    let (days, seconds) = (ms.div_euclid(86_400_000), ms.rem_euclid(86_400_000) / 1000);
-    // Eras of 400 years, each of which begins in March and has 146,097 days.
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    let year = 400 * era + year + next;
-    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
 /// A metric's value with its unit: accuracies in per cent, everything else as it is.
