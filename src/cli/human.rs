@@ -57,8 +57,8 @@ pub(super) fn age(now_ms: i64, then_ms: i64) -> String {
 pub(super) fn metric(name: &str, value: Option<f64>) -> String {
     match value {
         None => "-".to_owned(),
-        Some(value) if name == "system.rss_bytes" => bytes(value as u64),
-        Some(value) if name == "system.cpu_percent" => format!("{value:.0} %"),
+        Some(value) if name.starts_with("system.") && name.ends_with("_bytes") => bytes(value as u64),
+        Some(value) if name.starts_with("system.") && name.ends_with("percent") => format!("{value:.0} %"),
         Some(value) if is_rate(name) => percent(value),
         Some(value) if value != 0.0 && !(1e-3..1e5).contains(&value.abs()) => format!("{value:.3e}"),
         Some(value) => format!("{value:.4}"),
@@ -109,6 +109,8 @@ mod tests {
         assert_eq!(metric("val.loss", None), "-");
         assert_eq!(metric("system.rss_bytes", Some(412_000_000.)), "412.0 MB");
         assert_eq!(metric("system.cpu_percent", Some(193.4)), "193 %");
+        assert_eq!(metric("system.gpu0.percent", Some(87.)), "87 %");
+        assert_eq!(metric("system.gpu12.memory_bytes", Some(41.2e9)), "41.2 GB");
         assert_eq!(metric("system.data_wait", Some(0.031)), "3.10 %");
     }
 }

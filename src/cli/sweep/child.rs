@@ -4,6 +4,7 @@ use crate::cli::human;
 use crate::error::{Error, Result};
 use crate::registry::lease::Lease;
 use crate::sweep::Trial;
+use indicatif::ProgressBar;
 use serde_json::Value;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
@@ -41,10 +42,9 @@ pub(super) enum News {
 pub(super) struct Child {
     /// The trial's number.
     pub trial: usize,
-    name: String,
+    /// Its line on the terminal, where there is one.
+    pub bar: Option<ProgressBar>,
     process: std::process::Child,
-    steps: (u64, u64),
-    metric: Option<(String, f64)>,
 }
 
 impl Work {
@@ -99,7 +99,7 @@ impl Work {
             let _ = news.send(News::Ended { trial: number, problem });
         };
         std::thread::Builder::new().name("sweep-events".to_owned()).spawn(read).map_err(failed)?;
-        Ok(Child { trial: number, name: trial.name.clone(), process, steps: (0, 0), metric: None })
+        Ok(Child { trial: number, bar: None, process })
     }
 }
 
@@ -118,28 +118,24 @@ fn last_lines(stderr: Option<impl Read>) -> String {
 }
 
 impl Child {
-    /// Takes note of an event.
-    pub fn take(&mut self, event: &Value) {
-        let number = |key: &str| event.get(key).and_then(Value::as_u64);
+    /// Shows an event; of an evaluation, its value of `metric`.
+    pub fn take(&mut self, event: &Value, metric: &str) {
+        let Some(bar) = &self.bar else { return };
+        let number = |key: &str| event.get(key).and_then(Value::as_u64).unwrap_or(0);
         match event.get("event").and_then(Value::as_str) {
-            Some("started") => self.steps = (number("first_step").unwrap_or(0), number("steps").unwrap_or(0)),
-            Some("step") => self.steps.0 = number("step").map_or(self.steps.0, |step| step + 1),
+            Some("started") => {
+                bar.set_length(number("steps"));
+                bar.set_position(number("first_step"));
+                bar.reset_eta();
+            }
+            Some("step") => bar.set_position(number("step") + 1),
             Some("evaluated") => {
-                let metrics = event.get("metrics").and_then(Value::as_object);
-                let shown = metrics.and_then(|metrics| {
-                    ["val.top1", "val.loss"].iter().find_map(|name| Some((*name, metrics.get(*name)?.as_f64()?)))
-                });
-                self.metric = shown.map(|(name, value)| (name.to_owned(), value));
+                if let Some(value) = event["metrics"].get(metric).and_then(Value::as_f64) {
+                    bar.set_message(format!("{metric} {}", human::metric(metric, Some(value))));
+                }
             }
             _ => {}
         }
-    }
-
-    /// `lr.03 120/624 87.10 %`.
-    pub fn summary(&self) -> String {
-        let metric = self.metric.as_ref();
-        let metric = metric.map_or_else(String::new, |(name, value)| format!(" {}", human::metric(name, Some(*value))));
-        format!("{} {}/{}{metric}", self.name, self.steps.0, self.steps.1)
     }
 
     /// Asks it to save and end.
@@ -155,5 +151,8 @@ impl Child {
     pub fn wait(&mut self) {
         // Its output ended, or it was asked to end; an error here means that it is gone already.
         let _ = self.process.wait();
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! `sweep`: an experiment again and again with other values, several processes at once.
 
+mod bars;
 mod child;
 
 use super::table::{Align, Table};
@@ -12,11 +13,10 @@ use crate::registry::run::RunListing;
 use crate::registry::store::{Selection, short_id};
 use crate::registry::{Reader, RunState};
 use crate::sweep::{self, Planned, Rung, Trial};
+use bars::Bars;
 use child::{Child, News, Work};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Map, json};
 use std::cmp::Ordering;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering as Memory};
@@ -88,7 +88,7 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
         signal: signals::listen()?,
         sender,
         inbox,
-        bar: bar(),
+        bars: Bars::new(),
     };
     driver.run(context)
 }
@@ -166,20 +166,16 @@ fn values(trial: &Trial) -> Map<String, serde_json::Value> {
     trial.values.iter().map(|(key, value)| (key.clone(), json!(value))).collect()
 }
 
+/// `optimizer.sgd.lr=0.1 label_smoothing=0`.
+fn own_values(trial: &Trial) -> String {
+    trial.values.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+}
+
 /// As `--pause-after` takes it.
 fn until_text(until: Option<Length>) -> Option<String> {
     Some(match until? {
         Length::Epochs(epochs) => format!("epochs={epochs}"),
         Length::Steps(steps) => format!("steps={steps}"),
-    })
-}
-
-fn bar() -> Option<ProgressBar> {
-    std::io::stderr().is_terminal().then(|| {
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(4));
-        let template = "{bar:20} {pos}/{len} trials  {msg}  {elapsed} elapsed";
-        bar.set_style(ProgressStyle::with_template(template).expect("a fixed template").progress_chars("=> "));
-        bar
     })
 }
 
@@ -193,7 +189,7 @@ struct Driver<'a> {
     signal: Arc<AtomicUsize>,
     sender: Sender<News>,
     inbox: Receiver<News>,
-    bar: Option<ProgressBar>,
+    bars: Bars,
 }
 
 /// What became of a trial on a rung.
@@ -234,10 +230,7 @@ impl<'a> Driver<'a> {
             if self.needs_work(trial, rung.until)? { waiting.push(*trial) } else { done += 1 }
         }
         waiting.reverse();
-        if let Some(bar) = &self.bar {
-            bar.set_length(trials.len() as u64);
-            bar.set_position(done);
-        }
+        self.bars.of_rung(trials.len() as u64, done);
         while !waiting.is_empty() || !self.running.is_empty() {
             let signal = self.signal.load(Memory::Relaxed);
             if signal != 0 {
@@ -265,18 +258,12 @@ impl<'a> Driver<'a> {
             match self.inbox.recv_timeout(Duration::from_millis(200)) {
                 Ok(News::Event { trial, event }) => self.watch(trial, &event),
                 Ok(News::Ended { trial, problem }) => {
-                    done += 1;
                     self.ended(trial, problem, context)?;
-                    if let Some(bar) = &self.bar {
-                        bar.set_position(done);
-                    }
                 }
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
         }
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        self.bars.clear();
         self.all_arrived(trials, rung)
     }
 
@@ -301,22 +288,21 @@ impl<'a> Driver<'a> {
 
     fn start(&mut self, trial: &'a Trial, run: Option<&RunListing>, until: Option<Length>) -> Result<()> {
         let until = until_text(until);
-        let child = match run {
+        let mut child = match run {
             Some(run) => self.work.resume(trial, &run.id, until.as_deref(), self.sender.clone())?,
             None => {
                 let experiment = &self.planned.sweep.experiment;
                 self.work.run(trial, experiment, until.as_deref(), self.sender.clone())?
             }
         };
+        child.bar = self.bars.of_trial(&trial.name, &own_values(trial));
         self.running.push(child);
         Ok(())
     }
 
     /// Lets the running trials save, and waits for them.
     fn stop(&mut self, signal: i32, context: &mut Context) -> Result<()> {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        self.bars.clear();
         context.say("stopping: the running trials save; the same command goes on")?;
         self.running.iter().for_each(Child::interrupt);
         for child in &mut self.running {
@@ -386,15 +372,13 @@ impl<'a> Driver<'a> {
     /// Shows what the running trials do.
     fn watch(&mut self, trial: usize, event: &serde_json::Value) {
         let Some(child) = self.running.iter_mut().find(|child| child.trial == trial) else { return };
-        child.take(event);
-        if let Some(bar) = &self.bar {
-            bar.set_message(self.running.iter().map(Child::summary).collect::<Vec<_>>().join("; "));
-        }
+        child.take(event, &self.planned.metric);
     }
 
     fn ended(&mut self, number: usize, problem: Option<String>, context: &mut Context) -> Result<()> {
         if let Some(at) = self.running.iter().position(|child| child.trial == number) {
             self.running.remove(at).wait();
+            self.bars.one_more();
         }
         let trial = &self.planned.trials[number];
         let Some(run) = self.find(trial)? else {
@@ -411,20 +395,16 @@ impl<'a> Driver<'a> {
             }));
         }
         let why = run.reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
-        let own: Vec<String> = trial.values.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let metric = human::metric(&self.planned.metric, best);
         let text = format!(
             "{}  {}  {}  {} {metric}  {}{why}",
             trial.name,
             short_id(&run.id),
-            own.join(" "),
+            own_values(trial),
             self.planned.metric,
             run.state
         );
-        match &self.bar {
-            Some(bar) => bar.suspend(|| context.terminal.print(&text)),
-            None => context.terminal.print(&text),
-        }
+        self.bars.aside(|| context.terminal.print(&text))
     }
 
     fn say_rung(&self, number: usize, standings: &[Standing<'_>], context: &mut Context) -> Result<()> {
