@@ -5,6 +5,7 @@
 //! RESNET_ZOO_PROMISES=full cargo test --test it -- promises --nocapture --test-threads 1
 //! ```
 
+mod commands;
 mod deaths;
 mod disk;
 mod filesystems;

@@ -1,0 +1,154 @@
+//! What works on a registry beside `run`, killed at any call that writes, or with a disk that fails there.
+
+use super::disk::{copy, crashed};
+use super::{Faults, Outcome, Toy, assert_sound, calls, command, figure, is_full};
+use crate::it::cli::{json, stderr, stdout, zoo};
+use rayon::prelude::*;
+use resnet_zoo::registry::blob::Blobs;
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// SIGKILL before, in the middle of and after a call, and ENOSPC, EIO and EROFS of it.
+const HARM: [&str; 6] = ["before", "28", "half", "5", "after", "30"];
+
+/// Harms what `command` starts at its calls that write, each time in a copy of the registry `from`, and lets `check` see
+/// what is left.
+fn harmed_at_its_calls(
+    toy: &Toy,
+    name: &str,
+    from: &Path,
+    command: impl Fn(&Path) -> Command + Sync,
+    check: impl Fn(&Path, &str) + Sync,
+) {
+    let fresh = |registry: &Path| {
+        if from.exists() {
+            copy(from, registry)
+        }
+    };
+    let counting = toy.registry(&format!("{name}_counting"));
+    fresh(&counting);
+    let all = calls(&mut command(&counting), &counting);
+    check(&counting, &format!("{name}, undisturbed"));
+    // Every harm at every call, or each in turns at some of them.
+    let everything = (1..=all).flat_map(|at| HARM.map(|how| (at, how)));
+    let points: Vec<(u64, &str)> = match is_full() {
+        true => everything.collect(),
+        false => everything.step_by((6 * all as usize / 18) | 1).collect(),
+    };
+    let deaths = points.par_iter().filter(|(at, how)| {
+        let registry = toy.registry(&format!("{name}_{at}_{how}"));
+        fresh(&registry);
+        let faults = Faults { root: &registry, at: *at, how, rest: false };
+        let output = faults.arm(&mut command(&registry)).output().expect("started");
+        let (code, message) = (output.status.code(), stderr(&output));
+        let what = format!("{name}, {how} at call {at} of {all}: {code:?} {message}");
+        assert!(matches!(code, None | Some(0 | 74)), "{what}");
+        assert!(code != Some(74) || message.starts_with("error: "), "{what}");
+        check(&registry, &what);
+        assert_sound(&registry);
+        fs::remove_dir_all(&registry).expect("removed");
+        code.is_none()
+    });
+    let deaths = deaths.count();
+    let kills = points.iter().filter(|(_, how)| how.parse::<i32>().is_err()).count();
+    assert!(deaths * 10 >= kills * 9, "{name}: {deaths} of {kills} died");
+    let errors = points.len() - kills;
+    let figures = format!("{deaths} deaths and {errors} errors over {all} calls, 0 differ after another {name}");
+    figure("T1, T6", &format!("`{name}`, killed or refused at a call that writes"), &figures);
+}
+
+#[test]
+fn a_resume() {
+    let toy = Toy::new();
+    let whole = toy.undisturbed("mixed");
+    let resume = |registry: &Path| {
+        let mut command = command(registry);
+        command.args(["resume", "mixed"]);
+        command
+    };
+    let check = |registry: &Path, what: &str| assert_eq!(toy.finish(registry, "mixed"), whole, "{what}");
+    harmed_at_its_calls(&toy, "resume", &crashed(&toy), resume, check);
+}
+
+#[test]
+fn a_collection_of_what_nobody_needs() {
+    let toy = Toy::new();
+    let whole = toy.undisturbed("mixed");
+    let registry = crashed(&toy);
+    let blobs = Blobs::of(&registry, false);
+    let orphans = ["ab".repeat(32), "cd".repeat(32)];
+    for orphan in &orphans {
+        let path = blobs.path(orphan);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("created");
+        fs::write(&path, "nobody's").expect("written");
+        fs::write(path.with_file_name(".half.1.tmp"), "ha").expect("written");
+    }
+    let folder = registry.join("0193a1b2-c3d4-7e5f-8a9b-000000000001");
+    fs::create_dir(&folder).expect("created");
+    fs::write(folder.join("lock"), "").expect("written");
+    let kept = json(&registry, &["runs", "show", "mixed"])["checkpoints"].clone();
+    let gc = |registry: &Path| {
+        let mut command = command(registry);
+        command.arg("gc");
+        command
+    };
+    let check = |registry: &Path, what: &str| {
+        json(registry, &["gc"]);
+        let blobs = Blobs::of(registry, false);
+        assert!(orphans.iter().all(|orphan| !blobs.path(orphan).exists()), "{what}");
+        assert!(!registry.join(folder.file_name().expect("a name")).exists(), "{what}");
+        assert_eq!(json(registry, &["gc"])["bytes"], 0, "{what}");
+        assert_eq!(json(registry, &["runs", "show", "mixed"])["checkpoints"], kept, "{what}");
+        assert_eq!(toy.finish(registry, "mixed"), whole, "{what}");
+    };
+    harmed_at_its_calls(&toy, "gc", &registry, gc, check);
+}
+
+#[test]
+fn an_import() {
+    let toy = Toy::new();
+    let whole = toy.undisturbed("mixed");
+    let home = toy.registry("undisturbed_mixed");
+    let bundle = toy.registry("mixed.zip");
+    stdout(&command(&home).args(["export", "mixed", "--bundle"]).arg(&bundle).output().expect("started"));
+    let run = json(&home, &["runs", "show", "mixed"]);
+    let id = run["id"].as_str().expect("an id");
+    let points = format!("SELECT metric, step, value FROM metrics WHERE run = '{id}' ORDER BY step, metric");
+    let values = json(&home, &["sql", &points]);
+    // A registry of its own, and one whose checkpoints are the same in part.
+    let other = crashed(&toy);
+    let other_id = json(&other, &["runs", "show", "mixed"])["id"].as_str().expect("an id").to_owned();
+    let import = |registry: &Path| {
+        let mut command = command(registry);
+        command.arg("import").arg(&bundle);
+        command
+    };
+    let is_whole = |registry: &Path, what: &str| {
+        let again = zoo(registry, &["import", bundle.to_str().expect("UTF-8")]);
+        assert!(again.status.success(), "{what}\n{}", stderr(&again));
+        assert_eq!(json(registry, &["runs", "show", id]), run, "{what}");
+        assert_eq!(json(registry, &["sql", &points]), values, "{what}");
+        json(registry, &["gc"]);
+        let blobs = Blobs::of(registry, false);
+        for hash in checkpoint_hashes(&run) {
+            blobs.get(&hash).unwrap_or_else(|error| panic!("{what}: {error}"));
+        }
+    };
+    harmed_at_its_calls(&toy, "import", &PathBuf::from("nowhere"), import, is_whole);
+    let beside = |registry: &Path, what: &str| {
+        is_whole(registry, what);
+        let finished: Outcome = toy.finish(registry, &other_id);
+        assert_eq!(finished, whole, "{what}");
+    };
+    harmed_at_its_calls(&toy, "import beside another", &other, import, beside);
+}
+
+fn checkpoint_hashes(run: &Value) -> Vec<String> {
+    let kept = run["checkpoints"].as_array().expect("a list").iter();
+    let keys = ["weights_sha256", "state_sha256"];
+    let hashes = kept.flat_map(|kept| keys.map(|key| kept[key].as_str().expect("a hash").to_owned())).collect();
+    assert_ne!(hashes, Vec::<String>::new(), "{run}");
+    hashes
+}
