@@ -12,6 +12,7 @@ mod device;
 mod diff;
 mod environment;
 mod eval;
+mod expected;
 mod export;
 mod gc;
 #[cfg(feature = "hub")]

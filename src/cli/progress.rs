@@ -1,9 +1,9 @@
 //! What a person sees of a run: a live bar on a terminal, one line an evaluation everywhere, JSON lines for programs.
 
-use super::human;
 use super::terminal::Terminal;
+use super::{expected, human};
 use crate::error::Result;
-use crate::registry::store::NewCheckpoint;
+use crate::registry::store::{Disagreement, NewCheckpoint};
 use crate::train::event::{Event, Observer};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Map, Value, json};
@@ -132,6 +132,19 @@ impl Progress<'_> {
             "weights_bytes": checkpoint.weights.bytes, "state_bytes": checkpoint.state.bytes,
         }))
     }
+
+    /// Says that a run does not repeat another one any more.
+    ///
+    /// # Errors
+    /// Where standard output cannot be written.
+    pub fn differs(&mut self, first: &Disagreement) -> Result<()> {
+        if self.json {
+            let Disagreement { step, metric, a, b } = first;
+            let line = json!({"event": "differs", "step": step, "metric": metric, "a": a, "b": b});
+            return self.terminal.print_json_line(&line);
+        }
+        self.line(&format!("differs {}; it goes on, Ctrl-C ends it", expected::at(first)))
+    }
 }
 
 impl Observer for Progress<'_> {
@@ -142,7 +155,7 @@ impl Observer for Progress<'_> {
             self.terminal.print_json_line(&object)?;
         }
         match *event {
-            Event::Started { first_step, steps, steps_per_epoch, samples, params } => {
+            Event::Started { first_step, steps, steps_per_epoch, samples, params, macs } => {
                 (self.steps, self.steps_per_epoch) = (steps, steps_per_epoch.max(1));
                 if let Some(bar) = &self.bar {
                     bar.set_length(steps);
@@ -153,9 +166,10 @@ impl Observer for Progress<'_> {
                     true => String::new(),
                     false => format!(", {} of them trained", human::count(params.1 as u64)),
                 };
+                let macs = macs.map_or_else(String::new, |macs| format!(", {} MACs a sample", human::count(macs)));
                 let resumed = if first_step > 0 { format!(" from step {first_step}") } else { String::new() };
                 self.line(&format!(
-                    "{} parameters{trained}; {} training and {} validation samples; {steps} steps{resumed}, {steps_per_epoch} an epoch",
+                    "{} parameters{trained}{macs}; {} training and {} validation samples; {steps} steps{resumed}, {steps_per_epoch} an epoch",
                     human::count(params.0 as u64),
                     samples.0,
                     samples.1
@@ -192,9 +206,9 @@ fn event_json(event: &Event<'_>) -> Option<Value> {
         metrics.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect::<Map<_, _>>()
     };
     Some(match *event {
-        Event::Started { first_step, steps, steps_per_epoch, samples, params } => json!({
+        Event::Started { first_step, steps, steps_per_epoch, samples, params, macs } => json!({
             "event": "started", "first_step": first_step, "steps": steps, "steps_per_epoch": steps_per_epoch,
-            "train_samples": samples.0, "val_samples": samples.1, "params": params.0, "trained_params": params.1,
+            "train_samples": samples.0, "val_samples": samples.1, "params": params.0, "trained_params": params.1, "macs": macs,
         }),
         Event::Step { step, epoch, samples, metrics, seconds } => json!({
             "event": "step", "step": step, "epoch": epoch, "samples": samples, "metrics": object(metrics),

@@ -1,12 +1,13 @@
 //! `rerun`.
 
+use super::expected::{Expected, at};
 use super::run::{Run, new_run, origin};
 use super::run_detail::{flatten, short};
-use super::{Context, device, human, tags};
+use super::{Context, device, tags};
 use crate::error::{Error, Result};
 use crate::experiment::{self, Experiment, Loaded};
 use crate::registry::run::{CheckpointRecord, Origin, RunDetail};
-use crate::registry::store::{Agreement, Disagreement, ExactValue, short_id};
+use crate::registry::store::{Agreement, short_id};
 use crate::registry::{Build, Process, RunState};
 use crate::task::{Classify, Fetched, NotFetched};
 use crate::train::task::Task;
@@ -27,14 +28,15 @@ Threads never matter.
 
 Exit codes of --verify: 0 identical (also where both failed alike), 1 different, 2 wrong input, 130 or 143 interrupted.
 JSON: that of `run`, with {event: \"rerun\", of, changes: [{what, then, now}]} before it and, with --verify,
-{event: \"verified\", of, id, identical, metrics: {values, different, first}, weights, ended} after it.";
+{event: \"differs\", step, metric, a, b} as soon as a value does, and {event: \"verified\", of, id, identical,
+metrics: {values, different, first}, weights, ended} after it.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     /// Id, short id or name of a run
     run: String,
-    /// Compare every metric and the weights with the run's, bit for bit
+    /// Compare every metric and the weights with the run's, bit for bit; the first other value is told at once
     #[arg(long)]
     verify: bool,
     /// What to call the new run; the run's name and `-rerun` where not given
@@ -55,12 +57,13 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
     let mut reader = context.reader()?;
     let listing = reader.find(&arguments.run)?;
     let original = reader.detail(listing)?;
-    drop(reader);
     let (uid, state) = (&original.listing.id, original.listing.state);
     if arguments.verify && matches!(state, RunState::Queued | RunState::Running | RunState::Unknown) {
         return Err(Error::input(format!("the run {uid} is {state}: it can be verified once it has ended")));
     }
 
+    let expected = arguments.verify.then(|| Expected::of(&original.listing, &mut reader)).transpose()?;
+    drop(reader);
     let loaded = stored_experiment(&original)?;
     let threads = device::set_threads(arguments.threads)?;
     let mut fetch = |card: &WeightCard| same_weights(&original, card);
@@ -73,7 +76,7 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
     let origin = Origin { rerun_of: Some(uid.clone()), ..origin(&[]) };
     let new_run = new_run(name, &loaded, original.overrides.clone(), &task, origin)?;
     let again = uuid::Uuid::now_v7().to_string();
-    let run = Run { device, threads, pause: None, profile: arguments.profile };
+    let run = Run { device, threads, pause: None, profile: arguments.profile, expected };
     let result = run.train(&again, &new_run, &loaded.experiment, &task, context);
     if !arguments.verify || matches!(result, Err(Error::Interrupted { .. })) {
         return result;
@@ -256,16 +259,6 @@ impl Verdict {
         }
         Ok(())
     }
-}
-
-/// `at step 3: train.loss is 0.5 and was 0.25`.
-fn at(first: &Disagreement) -> String {
-    let value = |value: &Option<ExactValue>| match value {
-        Some(value) => human::exact(value.0),
-        None => "missing".to_owned(),
-    };
-    let Disagreement { step, metric, a, b } = first;
-    format!("at step {}: {metric} is {} and was {}", step + 1, value(b), value(a))
 }
 
 fn common_weights(a: &[CheckpointRecord], b: &[CheckpointRecord]) -> Vec<WeightsPair> {

@@ -110,6 +110,7 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
         exact,
         pause: arguments.pause_after,
         profile: arguments.profile,
+        expected: None,
     }
     .train(&task, recorder, context)
 }

@@ -1,5 +1,6 @@
 //! `run`.
 
+use super::expected::Expected;
 use super::session::Session;
 use super::{Context, device, environment, models, tags};
 use crate::data::sample_list;
@@ -89,8 +90,10 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context) -> Result<()> {
     let task = Classify::new(&loaded.experiment, &device, Some(&mut tags::fetch))?;
     let name = arguments.name.clone().unwrap_or_else(|| loaded.experiment.name.clone());
     let paths: Vec<PathBuf> = written_files(&loaded).map(|source| PathBuf::from(&source.name)).collect();
-    let (run, origin) =
-        (Run { device, threads, pause: arguments.pause_after, profile: arguments.profile }, origin(&paths));
+    let (run, origin) = (
+        Run { device, threads, pause: arguments.pause_after, profile: arguments.profile, expected: None },
+        origin(&paths),
+    );
     let new_run = NewRun { annotations, ..new_run(name, &loaded, overrides, &task, origin)? };
     run.train(&uuid::Uuid::now_v7().to_string(), &new_run, &loaded.experiment, &task, context)
 }
@@ -140,6 +143,7 @@ pub(super) struct Run {
     pub threads: usize,
     pub pause: Option<Length>,
     pub profile: bool,
+    pub expected: Option<Expected>,
 }
 
 impl Run {
@@ -176,7 +180,8 @@ impl Run {
         if let Some(code) = &new_run.origin.code {
             context.say(&format!("code: {}", code.summary()))?;
         }
-        Session { experiment, resume: None, warnings, exact: true, pause: self.pause, profile: self.profile }
+        let Run { pause, profile, expected, .. } = self;
+        Session { experiment, resume: None, warnings, exact: true, pause, profile, expected }
             .train(task, recorder, context)
     }
 }

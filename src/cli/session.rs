@@ -1,5 +1,6 @@
 //! Training under observation: what `run` and `resume` share.
 
+use super::expected::Expected;
 use super::profile::Profile;
 use super::progress::Progress;
 use super::table::{Align, Table};
@@ -32,6 +33,8 @@ pub(super) struct Session<'a> {
     pub pause: Option<Length>,
     /// Whether to say at the end where the time went.
     pub profile: bool,
+    /// What it should do, where it repeats another run.
+    pub expected: Option<Expected>,
 }
 
 /// First the registry, then the screen: what is shown is recorded.
@@ -46,6 +49,7 @@ struct Both<'a> {
     pause: Option<Length>,
     /// Steps of the whole run and of an epoch, as it began.
     course: (u64, u64),
+    expected: Option<Expected>,
 }
 
 impl Observer for Both<'_> {
@@ -59,7 +63,9 @@ impl Observer for Both<'_> {
         self.profile.observe(event, || {
             self.recorder.observe(event)?;
             self.recorder.kept().iter().try_for_each(|checkpoint| self.progress.kept(checkpoint))?;
-            self.progress.observe(event)
+            self.progress.observe(event)?;
+            let first = self.expected.as_mut().and_then(|expected| expected.differs(event));
+            first.map_or(Ok(()), |first| self.progress.differs(&first))
         })?;
         match *event {
             Event::Started { steps, steps_per_epoch, .. } => self.course = (steps, steps_per_epoch),
@@ -94,7 +100,7 @@ impl Both<'_> {
 
 impl Session<'_> {
     /// Trains to the end, records how it ended, and says so.
-    pub fn train<T: Task>(self, task: &T, mut recorder: Recorder, context: &mut Context) -> Result<()> {
+    pub fn train<T: Task>(mut self, task: &T, mut recorder: Recorder, context: &mut Context) -> Result<()> {
         let uid = recorder.uid().to_owned();
         recorder.watch_system()?;
         let (signal, stop) = (signals::listen()?, AtomicI32::new(0));
@@ -102,8 +108,8 @@ impl Session<'_> {
         let train = || {
             let progress = Progress::new(&mut context.terminal, context.json);
             let (pause, course, signal) = (self.pause, (0, 0), Arc::clone(&signal));
-            let mut both =
-                Both { recorder: &mut recorder, progress, profile: &mut profile, signal, stop: &stop, pause, course };
+            let (recorder, profile, expected) = (&mut recorder, &mut profile, self.expected.take());
+            let mut both = Both { recorder, progress, profile, signal, stop: &stop, pause, course, expected };
             let result = self
                 .warnings
                 .iter()

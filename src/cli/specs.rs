@@ -1,6 +1,7 @@
 //! Specs: those that the binary carries, and files.
 
 use crate::error::{Error, Result};
+use crate::task::compile_files;
 use resnet_codegen::Compiled;
 use resnet_codegen::diagnostic::{Diagnostics, Sources};
 use resnet_codegen::yaml::MAX_BYTES;
@@ -11,20 +12,7 @@ use zoo::ModelCard;
 
 /// Compiles the spec that a card carries.
 pub(super) fn compile_card(card: &ModelCard) -> Result<Compiled> {
-    let files: Vec<(&str, &str)> = card.sources.to_vec();
-    compile_files(&files)
-}
-
-/// Compiles a spec of these files, by name and text: the first is the spec, the others are what it extends.
-pub(super) fn compile_files(files: &[(&str, &str)]) -> Result<Compiled> {
-    let mut sources = Sources::default();
-    let Some((name, text)) = files.first() else { return Err(Error::input("a spec of no file")) };
-    let root = sources.add(*name, *text);
-    let load = |path: &str| {
-        let found = files.iter().find(|(name, _)| *name == path);
-        found.map(|(_, text)| (*text).to_owned()).ok_or_else(|| format!("{path} is not one of the spec's files"))
-    };
-    resnet_codegen::compile(&mut sources, root, &load).map_err(|mistakes| Error::diagnostics(&mistakes, &sources))
+    compile_files(card.sources)
 }
 
 /// Compiles a spec file.

@@ -135,14 +135,17 @@ impl Observer for Recorder {
         let checked = self.keeper.check();
         checked.map_err(|trouble| self.explain(trouble))?;
         match *event {
-            Event::Started { steps, steps_per_epoch, samples, params, .. } => self.writer.send(Message::Plan(json!({
-                "steps": steps,
-                "steps_per_epoch": steps_per_epoch,
-                "train_samples": samples.0,
-                "val_samples": samples.1,
-                "params": params.0,
-                "trained_params": params.1,
-            }))),
+            Event::Started { steps, steps_per_epoch, samples, params, macs, .. } => {
+                self.writer.send(Message::Plan(json!({
+                    "steps": steps,
+                    "steps_per_epoch": steps_per_epoch,
+                    "train_samples": samples.0,
+                    "val_samples": samples.1,
+                    "params": params.0,
+                    "trained_params": params.1,
+                    "macs": macs,
+                })))
+            }
             Event::Step { step, samples, metrics, seconds: (seconds, data_seconds), .. } => {
                 self.points(step, metrics)?;
                 if let Some(sampler) = &self.sampler {

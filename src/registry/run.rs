@@ -251,6 +251,16 @@ impl RunDetail {
         (samples as f64, self.attempts.iter().map(|attempt| attempt.step_seconds).sum())
     }
 
+    /// The model's files by name and text.
+    pub fn spec_texts(&self) -> Vec<(&str, &str)> {
+        self.spec_files.iter().map(|file| (file.name.as_str(), file.text.as_str())).collect()
+    }
+
+    /// Pixels along a side of what the model sees, where the experiment says so.
+    pub fn input(&self) -> Option<usize> {
+        self.config.get("input").and_then(Value::as_u64).and_then(|side| usize::try_from(side).ok())
+    }
+
     /// The best checkpoint, or the newest where none is the best yet.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Classification of images or clips.
 
-use super::freeze;
+use super::{compile_files, freeze, summary_at};
 use crate::data::{self, Batch, Loader, Pipeline};
 use crate::error::{Error, Result};
 use crate::experiment::{Experiment, IfUnavailable, Precision, WeightsOptions};
@@ -41,6 +41,8 @@ pub struct Classify {
     pub weights: WeightsOrigin,
     /// sha256 of both datasets, hexadecimal.
     pub data_sha256: String,
+    /// Multiply-accumulates of one sample.
+    pub macs: u64,
     /// What a person should know before training begins.
     pub warnings: Vec<String>,
 }
@@ -125,6 +127,7 @@ impl Classify {
         let train = Loader::training(data.train.clone(), train, options.batchwise, &options.loader, experiment.seed)?;
         let val = Loader::evaluation(data.val.clone(), Pipeline::new(&options.val, channels)?, &options.loader)?;
 
+        let macs = summary_at(&compile_files(entry.card.sources)?, experiment.input)?.macs;
         let classes = data.train.classes().len();
         let params = Params::new(experiment.seed);
         let mut weights = WeightsOrigin::scratch();
@@ -153,6 +156,7 @@ impl Classify {
             device: device.clone(),
             weights,
             data_sha256: data.sha256,
+            macs,
             warnings,
         })
     }
@@ -327,6 +331,10 @@ impl Task for Classify {
 
     fn samples(&self) -> (usize, usize) {
         (self.train.dataset().samples(), self.val.dataset().samples())
+    }
+
+    fn macs(&self) -> Option<u64> {
+        Some(self.macs)
     }
 
     fn batches_per_epoch(&self) -> usize {

@@ -22,6 +22,8 @@ pub enum Event<'a> {
         samples: (usize, usize),
         /// All parameters, and those that are trained.
         params: (usize, usize),
+        /// Multiply-accumulates of one sample, where they are known.
+        macs: Option<u64>,
     },
     /// An optimizer step was taken.
     Step {

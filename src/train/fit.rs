@@ -113,6 +113,7 @@ impl<'a, T: Task> Run<'a, T> {
             steps_per_epoch,
             samples: task.samples(),
             params: task.params().counts(),
+            macs: task.macs(),
         })?;
         if !run.resumed {
             for message in task.warnings() {

@@ -15,6 +15,11 @@ pub trait Task: Sync {
     /// Training and validation samples.
     fn samples(&self) -> (usize, usize);
 
+    /// Multiply-accumulates of one sample in the model, where they are known.
+    fn macs(&self) -> Option<u64> {
+        None
+    }
+
     /// Training batches of an epoch, at least 1.
     fn batches_per_epoch(&self) -> usize;
 

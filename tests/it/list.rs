@@ -19,6 +19,8 @@ fn five_runs(folder: &Path) {
     let runs = [
         Sketch {
             model: "resnet34",
+            params: Some(21_797_672),
+            macs: Some(3_663_761_920),
             values: &[("val.top1", &[0.5, 0.9, 0.8]), ("train.loss", &[2.0, 1.0, 1.5])],
             annotations: said(&["baseline", "paper"], None, None),
             ..sketch("a")
@@ -58,6 +60,8 @@ fn filters_find_what_they_say() {
         // The best; the newest is asked for by name.
         ("val.top1 = 0.9", "a"),
         ("last(val.top1) = 0.8", "a"),
+        ("macs between 3.6G and 3.7G and params < 25M", "a"),
+        ("macs is null", "e_100% d c b"),
         ("min(val.top1) < 0.2", "e_100%"),
         ("count(val.top1) = 3", "a"),
         ("train.loss = 1", "a"),

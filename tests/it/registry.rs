@@ -100,6 +100,7 @@ pub struct Sketch<'a> {
     pub provenance: serde_json::Value,
     /// The model's parameters, said as training begins; it does not where there are none.
     pub params: Option<usize>,
+    pub macs: Option<u64>,
     /// Metrics and their values, from step 0 on.
     pub values: &'a [(&'a str, &'a [f64])],
     pub annotations: Annotations,
@@ -115,6 +116,7 @@ impl Default for Sketch<'_> {
             config: json!({"optimizer": {"sgd": {"lr": 0.1}}}),
             provenance: json!({}),
             params: None,
+            macs: None,
             values: &[],
             annotations: Annotations::default(),
         }
@@ -135,7 +137,8 @@ impl Sketch<'_> {
         if let Some(params) = self.params {
             let (steps, samples) = (3, (8, 8));
             let (first_step, steps_per_epoch, params) = (0, 1, (params, params));
-            let started = Event::Started { first_step, steps, steps_per_epoch, samples, params };
+            let macs = self.macs;
+            let started = Event::Started { first_step, steps, steps_per_epoch, samples, params, macs };
             recorder.observe(&started).expect("queued");
         }
         for (metric, values) in self.values {

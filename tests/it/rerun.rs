@@ -40,6 +40,7 @@ fn a_rerun_needs_no_file_and_comes_out_the_same() {
     assert_eq!((&events[0]["event"], &events[0]["changes"]), (&json!("rerun"), &json!([])));
     let verdict = last(&output);
     assert_eq!((&verdict["event"], &verdict["identical"]), (&json!("verified"), &json!(true)), "{verdict}");
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("differs\""));
     assert_eq!(verdict["metrics"]["different"], 0);
     assert!(verdict["metrics"]["values"].as_u64() > Some(12), "{verdict}");
     assert!(verdict["weights"].as_array().is_some_and(|pairs| !pairs.is_empty()), "{verdict}");
@@ -87,12 +88,20 @@ fn other_weights_are_said_before_and_found_after() {
     let first = &verdict["metrics"]["first"];
     assert_eq!((first["step"].as_u64(), first["metric"].as_str()), (Some(0), Some("train.loss")), "{first}");
     assert_ne!(first["a"]["bits"], first["b"]["bits"]);
+    let told: Vec<Value> = lines(&text).into_iter().filter(|line| line["event"] == "differs").collect();
+    assert_eq!(told.len(), 1, "{text}");
+    assert_eq!(
+        ["step", "metric", "a", "b"].map(|key| &told[0][key]),
+        ["step", "metric", "a", "b"].map(|key| &first[key])
+    );
     assert!(stderr(&output).contains("differs from"), "{}", stderr(&output));
 
     let page = zoo(folder.path(), &["rerun", "tuned", "--verify"]);
     let page = String::from_utf8(page.stdout).expect("UTF-8");
     assert!(
-        page.contains("not as it was then:\n  (weights)") && page.contains("first at step 1: train.loss is"),
+        page.contains("not as it was then:\n  (weights)")
+            && page.contains("first at step 1: train.loss is")
+            && page.contains("differs at step 1: train.loss is"),
         "{page}"
     );
 }

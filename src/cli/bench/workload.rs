@@ -5,10 +5,11 @@ use crate::cli::{device, human, models, specs};
 use crate::data::Batch;
 use crate::error::{Error, Result};
 use crate::experiment::Precision;
+use crate::task::summary_of;
 use candle_core::{DType, Device, Tensor};
 use clap::ValueEnum;
 use clap::builder::{PossibleValue, RangedU64ValueParser};
-use resnet_codegen::shape::{self, Row, Summary};
+use resnet_codegen::shape::{Row, Summary};
 use std::fs;
 use zoo::models::Entry;
 use zoo::nn::channels_first;
@@ -77,11 +78,7 @@ impl Workload {
         let entry = models::find(&arguments.model)?;
         let input = input(entry.card, arguments)?;
         let compiled = specs::compile_card(entry.card)?;
-        let summary = shape::summarize(&compiled.spec, &input, compiled.spec.input_span).map_err(|mistakes| {
-            let why: Vec<&str> = mistakes.iter().map(|mistake| mistake.message.as_str()).collect();
-            let (name, size, own) = (entry.card.name, models::size(&input), models::size(entry.card.input));
-            Error::input(format!("{name} cannot take an input of {size}: {}; its own is {own}", why.join("; ")))
-        })?;
+        let summary = summary_of(&compiled, &input)?;
         let isa = Isa::chosen().map_err(|error| Error::input(error.to_string()))?;
         let threads = device::set_threads(arguments.threads)?;
         Ok(Workload { entry, batch: arguments.batch, input, precision: arguments.precision, threads, isa, summary })

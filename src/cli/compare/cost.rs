@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::registry::run::RunDetail;
-use resnet_codegen::diagnostic::Sources;
+use crate::task;
 use serde_json::Value;
 
 /// A cost to set against a metric.
@@ -39,23 +39,16 @@ impl Cost {
     }
 }
 
-/// What the stored spec says of one sample, with the spec's own number of classes.
+/// What was recorded, or else what the stored spec says.
 fn macs(run: &RunDetail) -> Result<u64> {
-    let wrong = |why: String| Error::input(format!("the spec of the run {} cannot be read: {why}", run.listing.id));
-    let mut sources = Sources::default();
-    let Some(root) = run.spec_files.first() else { return Err(wrong("it is not stored".to_owned())) };
-    let file = sources.add(root.name.clone(), root.text.clone());
-    let load = |path: &str| {
-        let found = run.spec_files.iter().find(|file| file.name == path);
-        found.map(|file| file.text.clone()).ok_or_else(|| format!("{path} is not stored with the run"))
-    };
-    let compiled = resnet_codegen::compile(&mut sources, file, &load);
-    let compiled = compiled.map_err(|mistakes| wrong(mistakes.render(&sources)))?;
-    let mut input = compiled.spec.input.clone();
-    if let Some(size) = run.config.get("input").and_then(Value::as_u64).and_then(|size| usize::try_from(size).ok()) {
-        // Channels, then for clips frames; height and width are the last two.
-        input.iter_mut().rev().take(2).for_each(|side| *side = size);
+    if let Some(macs) = run.listing.plan.as_ref().and_then(|plan| plan.get("macs")?.as_u64()) {
+        return Ok(macs);
     }
-    let summary = resnet_codegen::shape::summarize(&compiled.spec, &input, compiled.spec.input_span);
-    Ok(summary.map_err(|mistakes| wrong(mistakes.render(&sources)))?.macs)
+    let compiled = task::compile_files(&run.spec_texts());
+    let summary = compiled.and_then(|compiled| match run.input() {
+        Some(side) => task::summary_at(&compiled, side),
+        None => Ok(compiled.summary),
+    });
+    let summary = summary.map_err(|why| Error::input(format!("the spec of the run {}: {why}", run.listing.id)))?;
+    Ok(summary.macs)
 }

@@ -2,10 +2,10 @@
 
 use super::{Difference, Layer};
 use crate::cli::run_detail::short;
-use crate::cli::specs::compile_files;
 use crate::experiment::Experiment;
 use crate::registry::run::{Attempt, RunDetail};
 use crate::registry::store::{Agreement, ExactValue};
+use crate::task::{compile_files, summary_at};
 use resnet_codegen::Compiled;
 use resnet_codegen::shape::Summary;
 use serde_json::{Value, json};
@@ -148,11 +148,8 @@ pub(super) fn architecture(a: &RunDetail, b: &RunDetail) -> Layer {
             layer.compare(what, a, b);
         }
     }
-    let summaries = [a, b].map(|run| {
-        let files: Vec<(&str, &str)> =
-            run.spec_files.iter().map(|file| (file.name.as_str(), file.text.as_str())).collect();
-        compile_files(&files).map(|compiled| (at_input(&compiled, run), compiled))
-    });
+    let summaries =
+        [a, b].map(|run| compile_files(&run.spec_texts()).map(|compiled| (at_input(&compiled, run), compiled)));
     let [Ok((summary_a, in_a)), Ok((summary_b, in_b))] = &summaries else {
         if a.spec_sha256 != b.spec_sha256 {
             layer
@@ -174,14 +171,9 @@ pub(super) fn architecture(a: &RunDetail, b: &RunDetail) -> Layer {
     layer
 }
 
-/// The network at the run's input size, or at the spec's own where it does not fit.
+/// At the input size of the run, or else at the spec's own.
 fn at_input(compiled: &Compiled, run: &RunDetail) -> Summary {
-    let size = run.config.get("input").and_then(Value::as_u64).and_then(|size| usize::try_from(size).ok());
-    let input =
-        |size| compiled.spec.input.iter().take(1).copied().chain(vec![size; compiled.spec.dims]).collect::<Vec<_>>();
-    let resized = size
-        .filter(|_| compiled.spec.dims == 2)
-        .and_then(|size| resnet_codegen::shape::summarize(&compiled.spec, &input(size), compiled.spec.input_span).ok());
+    let resized = run.input().and_then(|side| summary_at(compiled, side).ok());
     resized.unwrap_or_else(|| compiled.summary.clone())
 }
 

@@ -1,8 +1,7 @@
 //! A model's layers, as the page draws them.
 
-use crate::cli::specs;
 use crate::error::Result;
-use crate::registry::run::SourceFile;
+use crate::task::compile_files;
 use serde::Serialize;
 
 /// A network at its own input size.
@@ -33,9 +32,8 @@ pub(super) struct Layer {
 ///
 /// # Errors
 /// Where this version cannot compile it.
-pub(super) fn of_files(files: &[SourceFile]) -> Result<Architecture> {
-    let files: Vec<(&str, &str)> = files.iter().map(|file| (file.name.as_str(), file.text.as_str())).collect();
-    let compiled = specs::compile_files(&files)?;
+pub(super) fn of_files(files: &[(&str, &str)]) -> Result<Architecture> {
+    let compiled = compile_files(files)?;
     let layers = compiled.summary.rows.iter().map(|row| Layer {
         path: row.path.clone(),
         what: row.layer.clone(),

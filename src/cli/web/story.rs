@@ -84,7 +84,7 @@ impl Run {
             epoch_steps,
             curves,
             // A spec that this version no longer understands has no drawing; everything else is there.
-            architecture: architecture::of_files(&detail.spec_files).ok(),
+            architecture: architecture::of_files(&detail.spec_texts()).ok(),
             classes: detail.classes.clone(),
             warnings: detail.warnings.clone(),
             evaluation: None,

@@ -209,6 +209,7 @@ fields! {
     Epochs "epochs" Number "epochs taken";
     Params "params" Number "the model's parameters: 25M";
     TrainedParams "trained_params" Number "those that are trained";
+    Macs "macs" Number "multiply-accumulates of one sample at the experiment's input size: 3.6G";
     Tag "tag" Tags "its tags: `=` asks for one of them";
     Group "group" Text "its group, as of a sweep";
     Note "note" Text "what somebody noted";

@@ -95,6 +95,15 @@ impl Dialect {
         }
     }
 
+    /// Multiply-accumulates of one of its samples.
+    pub fn macs(self) -> &'static str {
+        match self {
+            Dialect::Sqlite => "json_extract(plan, '$.macs')",
+            #[cfg(feature = "postgres")]
+            Dialect::Postgres => "CAST(CAST(plan AS JSON) ->> 'macs' AS BIGINT)",
+        }
+    }
+
     /// A NaN of a column of numbers: SQLite has none.
     pub fn nan(self) -> &'static str {
         match self {

@@ -22,7 +22,7 @@ pub(super) const ANSWER: Duration = Duration::from_secs(20);
 const MIGRATING: i64 = 0x525A_4F4F;
 
 /// The schema's steps, as of SQLite: a version means the same in both.
-const MIGRATIONS: [(&str, &str); 15] = [
+const MIGRATIONS: [(&str, &str); 16] = [
     ("recipe", include_str!("../../../migrations/postgres/0001_recipe.sql")),
     ("run", include_str!("../../../migrations/postgres/0002_run.sql")),
     ("run rules", include_str!("../../../migrations/postgres/0003_run_rules.sql")),
@@ -38,6 +38,7 @@ const MIGRATIONS: [(&str, &str); 15] = [
     ("browse", include_str!("../../../migrations/postgres/0013_browse.sql")),
     ("setting", include_str!("../../../migrations/postgres/0014_setting.sql")),
     ("more views", include_str!("../../../migrations/postgres/0015_more_views.sql")),
+    ("MACs", include_str!("../../../migrations/postgres/0016_macs.sql")),
 ];
 
 /// The schema that this build knows.

@@ -588,6 +588,7 @@ impl Sql<'_> {
                 Field::Epochs => self.dialect.epochs(),
                 Field::Params => self.dialect.params(),
                 Field::TrainedParams => self.dialect.trained_params(),
+                Field::Macs => self.dialect.macs(),
                 Field::Tag => self.dialect.tags(),
                 Field::Group => "annotation.run_group",
                 Field::Note => "annotation.note",

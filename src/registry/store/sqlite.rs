@@ -20,7 +20,7 @@ const APPLICATION_ID: i64 = 0x525A_4F4F;
 const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);
 
 /// The schema's steps: name and SQL, the first being version 1. Forward only; one that was released never changes.
-const MIGRATIONS: [(&str, &str); 15] = [
+const MIGRATIONS: [(&str, &str); 16] = [
     ("recipe", include_str!("../../../migrations/0001_recipe.sql")),
     ("run", include_str!("../../../migrations/0002_run.sql")),
     ("run rules", include_str!("../../../migrations/0003_run_rules.sql")),
@@ -36,6 +36,7 @@ const MIGRATIONS: [(&str, &str); 15] = [
     ("browse", include_str!("../../../migrations/0013_browse.sql")),
     ("setting", include_str!("../../../migrations/0014_setting.sql")),
     ("more views", include_str!("../../../migrations/0015_more_views.sql")),
+    ("MACs", include_str!("../../../migrations/0016_macs.sql")),
 ];
 
 /// The schema that this build knows.
