@@ -9,6 +9,7 @@ mod commands;
 mod deaths;
 mod disk;
 mod filesystems;
+mod hostile;
 mod power;
 mod scale;
 mod swarm;
