@@ -10,8 +10,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// SIGKILL before, in the middle of and after a call, and ENOSPC, EIO and EROFS of it.
-const HARM: [&str; 6] = ["before", "28", "half", "5", "after", "30"];
+/// SIGKILL before, in the middle of and after a call.
+const DEATHS: [&str; 3] = ["before", "half", "after"];
+/// ENOSPC, EIO and EROFS of it.
+const ERRORS: [&str; 3] = ["28", "5", "30"];
 
 /// Harms what `command` starts at its calls that write, each time in a copy of the registry `from`, and lets `check` see
 /// what is left.
@@ -31,11 +33,13 @@ fn harmed_at_its_calls(
     fresh(&counting);
     let all = calls(&mut command(&counting), &counting);
     check(&counting, &format!("{name}, undisturbed"));
-    // Every harm at every call, or each in turns at some of them.
-    let everything = (1..=all).flat_map(|at| HARM.map(|how| (at, how)));
-    let points: Vec<(u64, &str)> = match is_full() {
-        true => everything.collect(),
-        false => everything.step_by((6 * all as usize / 18) | 1).collect(),
+    // At every call a death and an error, of each kind in turns; or one of them at some calls.
+    let of_calls = |step: usize, harm: &[&'static str]| -> Vec<(u64, &'static str)> {
+        (1..=all).step_by(step).zip(harm.iter().copied().cycle()).collect()
+    };
+    let points = match is_full() {
+        true => [of_calls(1, &DEATHS), of_calls(1, &ERRORS)].concat(),
+        false => [of_calls((all as usize / 9).max(1), &DEATHS), of_calls((all as usize / 8).max(1), &ERRORS)].concat(),
     };
     let deaths = points.par_iter().filter(|(at, how)| {
         let registry = toy.registry(&format!("{name}_{at}_{how}"));
@@ -52,7 +56,7 @@ fn harmed_at_its_calls(
         code.is_none()
     });
     let deaths = deaths.count();
-    let kills = points.iter().filter(|(_, how)| how.parse::<i32>().is_err()).count();
+    let kills = points.iter().filter(|(_, how)| DEATHS.contains(how)).count();
     assert!(deaths * 10 >= kills * 9, "{name}: {deaths} of {kills} died");
     let errors = points.len() - kills;
     let figures = format!("{deaths} deaths and {errors} errors over {all} calls, 0 differ after another {name}");
