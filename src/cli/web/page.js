@@ -31,7 +31,7 @@ function drawing(tag, attributes = {}, ...children) {
 const color = i => COLORS[i % COLORS.length];
 const swatch = i => element("span", { class: "swatch", style: { background: color(i) } });
 const short = id => id.slice(-8);
-const isRate = name => /(^|\.)top\d/.test(name);
+const isRate = name => /(^|\.)top\d/.test(name) || name === "system.data_wait";
 const trimmed = text => text.replace(/(\.\d*?)0+(e|$)/, "$1$2").replace(/\.(e|$)/, "$1");
 
 function number(value) {
@@ -39,7 +39,13 @@ function number(value) {
   const size = Math.abs(value);
   return size !== 0 && (size < 1e-3 || size >= 1e6) ? trimmed(value.toExponential(3)) : trimmed(value.toPrecision(5));
 }
-const metric = (name, value) => value == null ? "–" : isRate(name) ? (100 * value).toFixed(2) + " %" : number(value);
+// As the terminal shows it: a value with its unit.
+function metric(name, value) {
+  if (value == null) return "–";
+  if (isRate(name)) return (100 * value).toFixed(2) + " %";
+  if (/^system\..*percent$/.test(name)) return value.toFixed(0) + " %";
+  return /^system\..*_bytes$/.test(name) ? count(value) + "B" : number(value);
+}
 function count(value) {
   if (value == null) return "–";
   for (const [size, unit] of [[1e9, " G"], [1e6, " M"], [1e3, " k"]]) {
@@ -83,6 +89,12 @@ function ticks(low, high, wanted) {
   return list;
 }
 
+// What stands at an axis: short, with its unit.
+function label(name, value) {
+  if (isRate(name)) return trimmed((100 * value).toPrecision(4)) + " %";
+  return /_bytes$/.test(name) ? metric(name, value) : number(Number(value.toPrecision(3)));
+}
+
 function chart(name, runs) {
   const width = 520, height = 280, left = 62, right = 14, top = 12, bottom = 34;
   const series = runs.map((run, i) => {
@@ -112,7 +124,7 @@ function chart(name, runs) {
   for (const tick of ticks(y0, y1, 5)) {
     const value = view.log ? 10 ** tick : tick, y = py(value);
     image.append(drawing("line", { class: "grid", x1: left, x2: width - right, y1: y, y2: y }),
-      drawing("text", { x: left - 6, y: y + 4, "text-anchor": "end" }, isRate(name) ? trimmed((100 * value).toPrecision(4)) + " %" : number(Number(value.toPrecision(3)))));
+      drawing("text", { x: left - 6, y: y + 4, "text-anchor": "end" }, label(name, value)));
   }
   for (const tick of ticks(x0, x1, 6)) {
     image.append(drawing("text", { x: px(tick), y: height - bottom + 16, "text-anchor": "middle" }, number(tick)));
