@@ -100,7 +100,7 @@ fn write(form: &Form, runs: &[RunListing], reader: &mut Reader, context: &mut Co
         new_file(path, |file| file.write_all(&bytes))?;
         return Ok(path.clone());
     }
-    let details = runs.iter().map(|run| reader.detail(run.clone())).collect::<Result<Vec<RunDetail>>>()?;
+    let details = reader.details(runs.to_vec())?;
     if let Some(path) = &form.mlflow {
         let tracked = details.iter().map(|run| {
             let points = reader.series(&run.listing)?.points;

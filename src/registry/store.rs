@@ -7,6 +7,7 @@
 mod agreement;
 mod annotations;
 mod checkpoints;
+mod detail;
 mod dialect;
 mod find;
 pub mod mlflow;

@@ -179,7 +179,7 @@ impl Arguments {
 impl Comparison {
     fn new(arguments: &Arguments, page: Page, reader: &mut Reader) -> Result<Self> {
         let listings = reader.listings(&page)?;
-        let runs = listings.into_iter().map(|listing| reader.detail(listing)).collect::<Result<Vec<RunDetail>>>()?;
+        let runs = reader.details(listings)?;
         let goals = reader.goals()?;
         for metric in arguments.metric.iter().chain(&arguments.curve) {
             known_metric(metric, &runs, reader)?;

@@ -54,11 +54,8 @@ pub(in crate::cli) fn run(arguments: &Arguments, context: &mut Context) -> Resul
     let device = device::choose(&arguments.device)?;
     device::set_threads(arguments.threads)?;
     let mut reader = context.reader()?;
-    let detail = |run: &String| {
-        let listing = reader.find(run)?;
-        reader.detail(listing)
-    };
-    let details = arguments.runs.iter().map(detail).collect::<Result<Vec<_>>>()?;
+    let listings = arguments.runs.iter().map(|run| reader.find(run)).collect::<Result<Vec<_>>>()?;
+    let details = reader.details(listings)?;
     let mut story = Story::read(&mut reader, &details)?;
     let mut evaluated = 0;
     for (run, detail) in story.runs.iter_mut().zip(&details).filter(|_| !arguments.no_evaluation) {

@@ -239,11 +239,8 @@ fn story(reader: &mut Reader, parameters: &[(String, String)]) -> Result<Value> 
     if wanted.is_empty() || wanted.len() > COMPARED {
         return Err(Error::input(format!("`runs` must name 1 to {COMPARED} runs, with commas between")));
     }
-    let detail = |wanted| {
-        let listing = reader.find(wanted)?;
-        reader.detail(listing)
-    };
-    let details = wanted.into_iter().map(detail).collect::<Result<Vec<_>>>()?;
+    let listings = wanted.into_iter().map(|run| reader.find(run)).collect::<Result<Vec<_>>>()?;
+    let details = reader.details(listings)?;
     let story = Story::read(reader, &details)?;
     Ok(serde_json::to_value(story).expect("its maps have keys of text"))
 }

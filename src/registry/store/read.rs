@@ -12,8 +12,8 @@ use crate::registry::blob::Blobs;
 use crate::registry::clock::rfc3339;
 use crate::registry::formats::Series;
 use crate::registry::lease::Lease;
-use crate::registry::run::{CheckpointRecord, Goal, MetricSummary, Origin, Point, RunDetail, RunListing, RunState};
-use crate::registry::{Clock, Code, Database, Location, Process};
+use crate::registry::run::{Goal, MetricSummary, Point, RunListing, RunState};
+use crate::registry::{Clock, Database, Location, Process};
 use resnet_codegen::diagnostic::did_you_mean;
 use sqlx::{AssertSqlSafe, FromRow};
 use std::collections::BTreeMap;
@@ -177,14 +177,6 @@ impl Reader {
                 self.listing(row, metrics, &holders)
             })
             .collect()
-    }
-
-    /// Everything about one run.
-    ///
-    /// # Errors
-    /// Where the registry cannot be read.
-    pub fn detail(&mut self, listing: RunListing) -> Result<RunDetail> {
-        self.read(async |connection| detail(connection, &listing).await)
     }
 
     /// All values of a run, by metric in the order of their names, then by step.
@@ -361,117 +353,6 @@ async fn summaries(connection: &mut Connection, ids: &str) -> Tried<BTreeMap<i64
         all.entry(run).or_default().insert(name, summary);
     }
     Ok(all)
-}
-
-#[derive(FromRow)]
-struct DetailRow {
-    id: i64,
-    canonical: String,
-    provenance: String,
-    overrides: String,
-    files: String,
-    spec_files: String,
-    spec_sha256: String,
-    weights: String,
-    data_sha256: String,
-    classes: String,
-    build_id: i64,
-    environment: String,
-    rerun_of: Option<String>,
-    code_hash: Option<Vec<u8>>,
-    git_commit: Option<String>,
-    branch: Option<String>,
-    remote: Option<String>,
-    patch: Option<Vec<u8>>,
-    untracked: Option<String>,
-    note: Option<String>,
-}
-
-impl DetailRow {
-    fn origin(&self) -> Result<Origin> {
-        let code = Code {
-            commit: self.git_commit.clone(),
-            branch: self.branch.clone(),
-            remote: self.remote.clone(),
-            patch: self.patch.clone(),
-            untracked: self.untracked.as_deref().map_or(Ok(Vec::new()), json)?,
-            note: self.note.clone(),
-        };
-        Ok(Origin {
-            code: self.code_hash.is_some().then_some(code),
-            environment: json(&self.environment)?,
-            rerun_of: self.rerun_of.clone(),
-        })
-    }
-}
-
-async fn detail(connection: &mut Connection, listing: &RunListing) -> Tried<RunDetail> {
-    let row: DetailRow = query_as(
-        "SELECT run.id, canonical, provenance, overrides, source.files, spec.files AS spec_files, spec_sha256, weights,
-                data_sha256, classes, build_id, environment, rerun_of, code_hash, git_commit, branch, remote, patch,
-                untracked, note
-         FROM run JOIN config ON config.hash = config_hash JOIN source ON source.hash = source_hash
-             JOIN source AS spec ON spec.hash = spec_hash LEFT JOIN code ON code.hash = code_hash
-         WHERE uid = ?",
-    )
-    .bind(&listing.id)
-    .fetch_one(&mut *connection)
-    .await?;
-    let build = query_as("SELECT version, git_sha, dirty, rustc, target, features, lock_hash FROM build WHERE id = ?")
-        .bind(row.build_id)
-        .fetch_one(&mut *connection)
-        .await?;
-    let attempts = query_as(
-        "SELECT lease_epoch, host, boot_id, pid, cpu, isa, sources_sha256, threads, device, resumed_from, seconds,
-                samples, step_seconds, data_seconds, exit
-         FROM attempt WHERE run_id = ? ORDER BY lease_epoch",
-    )
-    .bind(row.id)
-    .fetch_all(&mut *connection)
-    .await?;
-    let warnings = query_as("SELECT step, message FROM warning WHERE run_id = ? ORDER BY id")
-        .bind(row.id)
-        .fetch_all(&mut *connection)
-        .await?;
-    let checkpoints: Vec<(i64, String, String, String, Vec<u8>)> = query_as(
-        "SELECT step, role, weights_sha256, state_sha256, metric_digest FROM checkpoint
-         WHERE run_id = ? ORDER BY step DESC, role DESC",
-    )
-    .bind(row.id)
-    .fetch_all(&mut *connection)
-    .await?;
-    let replay_mismatches: i64 = query_scalar("SELECT count(*) FROM replay_mismatch WHERE run_id = ?")
-        .bind(row.id)
-        .fetch_one(connection)
-        .await?;
-    Ok(RunDetail {
-        origin: row.origin()?,
-        listing: listing.clone(),
-        config: json(&row.canonical)?,
-        canonical: row.canonical,
-        provenance: json(&row.provenance)?,
-        overrides: json(&row.overrides)?,
-        files: json(&row.files)?,
-        spec_files: json(&row.spec_files)?,
-        spec_sha256: row.spec_sha256,
-        weights: json(&row.weights)?,
-        data_sha256: row.data_sha256,
-        classes: json(&row.classes)?,
-        build,
-        attempts,
-        checkpoints: checkpoints
-            .into_iter()
-            .map(|(step, role, weights_sha256, state_sha256, digest)| CheckpointRecord {
-                step: unsigned(step),
-                role,
-                weights_sha256,
-                state_sha256,
-                metric_digest: digest.try_into().unwrap_or_default(),
-            })
-            .collect(),
-        warnings,
-        replay_mismatches: unsigned(replay_mismatches),
-    })
 }
 
 /// A JSON column that a schema rule keeps valid.
