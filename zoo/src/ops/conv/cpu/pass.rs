@@ -311,6 +311,10 @@ impl<N: Map, P: Of<N>> DensePass<'_, N, P> {
                 let line = &mut line[piece.start - origin..][..piece.room];
                 match self.walk.read(row, piece, pitch, channel) {
                     None => line.fill(zero),
+                    Some((_, range)) if range.len() == line.len() => {
+                        reads = true;
+                        <P as Of<N>>::copy(&self.source[range], line);
+                    }
                     Some((start, range)) => {
                         reads = true;
                         let end = start + range.len();

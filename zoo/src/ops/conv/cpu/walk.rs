@@ -42,6 +42,8 @@ pub(super) struct Row {
     image: usize,
     /// The target pixel.
     pub target: usize,
+    /// The source pixel where the visit stands, where it sees no padding.
+    whole: Option<isize>,
 }
 
 /// Numbers that lie side by side in the source and in the reduction: channels of one tap, or all channels
@@ -54,6 +56,8 @@ pub(super) struct Piece {
     /// What it takes in the reduction: its numbers, and zeros up to a multiple of what lies side by side.
     pub room: usize,
     offset: [isize; 3],
+    /// From the pixel where a visit stands to the first one that it reads.
+    distance: isize,
     /// Taps along the last axis.
     taps: usize,
     channel: usize,
@@ -200,11 +204,12 @@ impl Walk {
             for h in height {
                 for w in width.iter().step_by(taps) {
                     let offset = [d.offset, h.offset, w.offset];
+                    let distance = self.pixel(offset);
                     for i in 0..parts {
                         let range = crate::ops::parallel::part((taps * channels).div_ceil(side), parts, i);
                         let (channel, room) = (range.start * side, range.len() * side);
                         let len = room.min(taps * channels - channel);
-                        pieces.push(Piece { start, len, room, offset, taps, channel });
+                        pieces.push(Piece { start, len, room, offset, distance, taps, channel });
                         start += room;
                     }
                 }
@@ -249,11 +254,25 @@ impl Walk {
         let target: [usize; 3] =
             std::array::from_fn(|axis| self.target_start[axis] + at[axis] * self.target_step[axis]);
         let [depth, height, width] = self.target;
+        let at: [isize; 3] = std::array::from_fn(|axis| (at[axis] * self.step[axis]) as isize);
+        let image_pixel = image * self.source.iter().product::<usize>();
+        let is_whole = (0..3).all(|axis| match &self.taps[axis][..] {
+            [first, .., last] => at[axis] + first.offset >= 0 && at[axis] + last.offset < self.source[axis] as isize,
+            [lone] => (0..self.source[axis] as isize).contains(&(at[axis] + lone.offset)),
+            [] => false,
+        });
         Row {
-            at: std::array::from_fn(|axis| (at[axis] * self.step[axis]) as isize),
-            image: image * self.source.iter().product::<usize>(),
+            at,
+            image: image_pixel,
             target: ((image * depth + target[0]) * height + target[1]) * width + target[2],
+            whole: is_whole.then(|| image_pixel as isize + self.pixel(at)),
         }
+    }
+
+    /// Pixels of the source from the first one of an image to that at `at`.
+    fn pixel(&self, at: [isize; 3]) -> isize {
+        let [_, height, width] = self.source.map(|extent| extent as isize);
+        (at[0] * height + at[1]) * width + at[2]
     }
 
     /// Moves on to the next position; true where that is the first one again.
@@ -282,10 +301,19 @@ impl Walk {
         (first < end).then(|| (first as usize..end as usize, row.image + pixel as usize))
     }
 
+    /// Where the numbers of `piece` begin that a `row` without padding reads, all of them: see [`read`](Self::read).
+    #[inline]
+    pub(super) fn read_whole(&self, row: &Row, piece: &Piece, pitch: usize, channel: usize) -> Option<usize> {
+        row.whole.map(|at| (at + piece.distance) as usize * pitch + channel + piece.channel)
+    }
+
     /// The numbers of `piece` that `row` reads: where they start in the piece, and where they lie in a source
     /// of `pitch` numbers a pixel, of which the pass uses those from `channel` on.
     #[inline]
     pub(super) fn read(&self, row: &Row, piece: &Piece, pitch: usize, channel: usize) -> Option<(usize, Range<usize>)> {
+        if let Some(start) = self.read_whole(row, piece, pitch, channel) {
+            return Some((0, start..start + piece.len));
+        }
         let (taps, pixel) = self.inside(row, piece)?;
         let tap_len = piece.len / piece.taps;
         let start = pixel * pitch + channel + piece.channel;
