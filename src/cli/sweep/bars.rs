@@ -22,7 +22,7 @@ impl Bars {
             all.reset();
             all.set_length(trials);
             all.set_position(done);
-            all.enable_steady_tick(Duration::from_secs(1));
+            all.enable_steady_tick(Duration::from_millis(250));
         }
     }
 

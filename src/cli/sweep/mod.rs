@@ -25,10 +25,10 @@ use std::time::{Duration, Instant};
 
 const EXAMPLES: &str = "\
 Examples:
-  resnet-zoo sweep experiments/sweep_lr.yaml
-  resnet-zoo sweep experiments/sweep_lr.yaml --processes 2 --threads 1
-  resnet-zoo sweep experiments/sweep_lr.yaml --dry-run
-  resnet-zoo runs ls 'group = \"sweep_lr\"' --sort 'val.top1 desc'
+  resnet-zoo sweep sweeps/resnet34_lr.yaml
+  resnet-zoo sweep sweeps/resnet34_lr.yaml --processes 2 --threads 1
+  resnet-zoo sweep sweeps/resnet34_lr.yaml --dry-run
+  resnet-zoo runs ls 'group = \"resnet34_lr\"' --sort 'val.top1 desc'
 
 Each trial is a run of its own, in the sweep's group, called NAME.0, NAME.1, .. The same command again goes on: what is
 done stays, what was interrupted or crashed is resumed bit for bit, and what failed is not tried again. Values depend on
