@@ -15,6 +15,8 @@ use std::ops::Range;
 const TILES: usize = 512;
 /// Numbers of both operands, in all blocks of tiles, that the last-level cache holds.
 const OPERANDS: usize = 4 << 20;
+/// Numbers of both operands in a group of blocks: who multiplies finds much of them in the second-level caches still.
+const GROUP: usize = 1 << 20;
 /// Channels, and output channels, of one task: its sums at all points stay in the second-level cache.
 const CHUNK: usize = 64;
 /// Into so many pieces the transforms of a block of tiles are cut.
@@ -45,7 +47,7 @@ pub(in super::super) fn dense<N: Element, P: Panel>(isa: Isa, winograd: &Winogra
         return;
     }
     let all = Part { channels: 0..winograd.source_channels, out: 0..winograd.target_channels };
-    let group = (OPERANDS / block_len).clamp(1, blocks);
+    let group = (GROUP / block_len).clamp(1, blocks);
     with_scratch_of(group * block_len, |operands: &mut [P]| {
         with_scratch(all.len(winograd), |buffer| {
             let buffer = Disjoint::new(buffer);
