@@ -257,9 +257,7 @@ impl<'a> Driver<'a> {
             }
             match self.inbox.recv_timeout(Duration::from_millis(200)) {
                 Ok(News::Event { trial, event }) => self.watch(trial, &event),
-                Ok(News::Ended { trial, problem }) => {
-                    self.ended(trial, problem, context)?;
-                }
+                Ok(News::Ended { trial, problem }) => self.ended(trial, problem, context)?,
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
         }

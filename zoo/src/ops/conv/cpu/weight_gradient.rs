@@ -281,6 +281,11 @@ impl<N: Map, P: Of<N>> WeightTask<'_, N, P> {
                         P::lay(&[&first[part.start..][..line], &second[part.start..][..line]][..P::SIDE], to);
                     }
                 }
+                [Some(first), None] if P::SIDE == 1 => {
+                    for (part, to) in parts.iter().zip(lines) {
+                        P::lay(&[&first[part.start..][..line]], to);
+                    }
+                }
                 _ => {
                     for (part, to) in parts.iter().zip(lines) {
                         sides.iter().zip(&mut edges).for_each(|(side, edge)| fill_edge(self.x, side, part, edge));
