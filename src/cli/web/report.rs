@@ -54,8 +54,7 @@ pub(in crate::cli) fn run(arguments: &Arguments, context: &mut Context) -> Resul
     let device = device::choose(&arguments.device)?;
     device::set_threads(arguments.threads)?;
     let mut reader = context.reader()?;
-    let listings = arguments.runs.iter().map(|run| reader.find(run)).collect::<Result<Vec<_>>>()?;
-    let details = reader.details(listings)?;
+    let details = reader.details_of(&arguments.runs)?;
     let mut story = Story::read(&mut reader, &details)?;
     let mut evaluated = 0;
     for (run, detail) in story.runs.iter_mut().zip(&details).filter(|_| !arguments.no_evaluation) {

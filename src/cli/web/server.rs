@@ -234,13 +234,12 @@ fn list(reader: &mut Reader, parameters: &[(String, String)]) -> Result<Value> {
 
 /// `/api/story?runs=ID,ID`.
 fn story(reader: &mut Reader, parameters: &[(String, String)]) -> Result<Value> {
-    let wanted: Vec<&str> =
-        parameter(parameters, "runs").unwrap_or("").split(',').map(str::trim).filter(|id| !id.is_empty()).collect();
+    let ids = parameter(parameters, "runs").unwrap_or("").split(',').map(str::trim).filter(|id| !id.is_empty());
+    let wanted: Vec<String> = ids.map(str::to_owned).collect();
     if wanted.is_empty() || wanted.len() > COMPARED {
         return Err(Error::input(format!("`runs` must name 1 to {COMPARED} runs, with commas between")));
     }
-    let listings = wanted.into_iter().map(|run| reader.find(run)).collect::<Result<Vec<_>>>()?;
-    let details = reader.details(listings)?;
+    let details = reader.details_of(&wanted)?;
     let story = Story::read(reader, &details)?;
     Ok(serde_json::to_value(story).expect("its maps have keys of text"))
 }

@@ -4,6 +4,7 @@ use super::read::json;
 use super::sql::{query_as, query_scalar};
 use super::{Page, Reader, Tried};
 use crate::error::Result;
+use crate::registry::run::RunDetail;
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
 use std::collections::BTreeMap;
@@ -33,6 +34,16 @@ impl Reader {
             }
         };
         wanted.iter().zip(exact).map(page).collect()
+    }
+
+    /// Everything about what [`find`](Self::find) finds of each, in their order, once where one is named twice.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find), of the first one that is not found.
+    pub fn details_of(&mut self, wanted: &[String]) -> Result<Vec<RunDetail>> {
+        let page = Page::join(self.find_all(wanted)?);
+        let listings = self.listings(&page)?;
+        self.details(listings)
     }
 
     /// The experiments of the runs of a page, as resolved, in its order.

@@ -4,7 +4,7 @@ use super::{count, figure, is_full};
 use crate::it::registry::{location, new_run, sqlite_file, start, uid};
 use resnet_zoo::registry::filter::Filter;
 use resnet_zoo::registry::run::Point;
-use resnet_zoo::registry::store::{Batch, End, Page, Selection, Store};
+use resnet_zoo::registry::store::{Batch, End, Selection, Store};
 use resnet_zoo::registry::{Clock, Reader, RunState};
 use std::path::Path;
 use std::time::Instant;
@@ -50,9 +50,7 @@ fn curves_and_comparisons_of_many_runs() {
     });
     let twenty = percentile(|number| {
         let wanted: Vec<String> = (0..20).map(|other| chosen(number * 20 + other)).collect();
-        let page = Page::join(reader.find_all(&wanted).expect("found"));
-        let runs = reader.listings(&page).expect("read");
-        let details = reader.details(runs).expect("read");
+        let details = reader.details_of(&wanted).expect("read");
         assert!(details.len() == 20 && details.iter().all(|run| run.listing.metrics.len() == METRICS.len()));
     });
     let page = percentile(|number| {
