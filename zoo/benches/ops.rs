@@ -11,6 +11,10 @@ use zoo::ops::{self, Epilogue, Geometry, MaxPool};
 use zoo::random::{Key, Stream, stream_of};
 use zoo::update::AdamW;
 
+/// As in the command line's program.
+#[global_allocator]
+static ALLOCATOR: ops::LineAllocator = ops::LineAllocator;
+
 fn main() {
     divan::main();
 }
