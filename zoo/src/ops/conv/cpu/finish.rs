@@ -68,16 +68,9 @@ impl<N: Element> FinishFrom<N> {
         }
     }
 
-    /// Fetches what the vector at `target` of the result adds.
-    ///
-    /// # Safety
-    /// The CPU has the instructions of `L`.
-    #[inline(always)]
-    pub(super) unsafe fn prefetch<L: Lanes>(&self, target: usize) {
-        if let Some(residual) = self.residual {
-            // SAFETY: the caller's promise; any address will do.
-            unsafe { L::prefetch(residual.wrapping_add(target).cast()) }
-        }
+    /// What is added to the sums, from the first channel on.
+    pub(super) fn residual(&self) -> Option<*const N> {
+        self.residual
     }
 
     /// One sum.

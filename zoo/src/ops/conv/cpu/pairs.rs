@@ -2,7 +2,7 @@
 //! are added to a sum in f32. Denormal numbers count as zero.
 
 use super::panel::Panel;
-use super::tile::{Tile, rows};
+use super::tile::{Targets, Tile, rows};
 use crate::ops::lanes::{Element, Lanes};
 use half::bf16;
 use std::arch::x86_64::*;
@@ -25,8 +25,8 @@ unsafe fn run<C: Element, const M: usize, const V: usize, const TRANSPOSED: bool
         let (pitch, step) = if TRANSPOSED { (2, tile.step) } else { (bf16::PITCH, 2) };
         let mut sums = [[_mm512_setzero_ps(); V]; M];
         let (mut a, mut b, mut ahead) = (tile.a, tile.b, tile.ahead.start);
-        super::tile::prefetch::<__m512, C, M, V, bf16>(tile);
-        for _ in 0..tile.depth / 2 {
+        let targets = Targets::of(tile);
+        for k in 0..tile.depth / 2 {
             let line: [__m512bh; V] = std::array::from_fn(|v| pairs(_mm512_loadu_si512(b.add(v * 32).cast())));
             for (i, row) in sums.iter_mut().enumerate() {
                 let x = pairs(_mm512_set1_epi32(a.add(i * pitch).cast::<i32>().read_unaligned()));
@@ -38,6 +38,7 @@ unsafe fn run<C: Element, const M: usize, const V: usize, const TRANSPOSED: bool
             b = b.add(64);
             __m512::prefetch_far(ahead.cast());
             ahead = ahead.wrapping_add(2 * tile.ahead.step);
+            targets.prefetch::<__m512, M, V>(k);
         }
         super::tile::write::<__m512, C, M, V, bf16>(sums, tile);
     }

@@ -144,8 +144,8 @@ unsafe fn run<L: Lanes, C: Element, const M: usize, const V: usize, const TRANSP
         let (pitch, step) = if TRANSPOSED { (1, tile.step) } else { (f32::PITCH, 1) };
         let mut sums = [[L::splat(0.0); V]; M];
         let (mut a, mut b, mut ahead) = (tile.a, tile.b, tile.ahead.start);
-        prefetch::<L, C, M, V, f32>(tile);
-        for _ in 0..tile.depth {
+        let targets = Targets::of(tile);
+        for k in 0..tile.depth {
             let line: [L; V] = std::array::from_fn(|v| L::load(b.add(v * L::WIDTH)));
             for (i, row) in sums.iter_mut().enumerate() {
                 let x = L::splat(*a.add(i * pitch));
@@ -157,26 +157,39 @@ unsafe fn run<L: Lanes, C: Element, const M: usize, const V: usize, const TRANSP
             b = b.add(2 * L::WIDTH);
             L::prefetch_far(ahead.cast());
             ahead = ahead.wrapping_add(tile.ahead.step);
+            targets.prefetch::<L, M, V>(k);
         }
         write::<L, C, M, V, f32>(sums, tile);
     }
 }
 
-/// The beginning of a call: where the sums will go, and what will be added to them, is on its way while they are summed.
-///
-/// # Safety
-/// As of [`multiply`].
-#[inline(always)]
-pub(super) unsafe fn prefetch<L: Lanes, C: Element, const M: usize, const V: usize, P>(tile: &Tile<P, C>) {
-    for i in 0..M {
-        // SAFETY: the caller has the instructions of `L`, and `tile` has `M` rows; any address can be fetched.
+/// Where the sums of a call will go, and what will be added to them: on its way while they are summed.
+pub(super) struct Targets<C> {
+    rows: *const usize,
+    c: *const C,
+    /// Again `c` where nothing is added: a branch in the loop would drive sums out of their registers.
+    residual: *const C,
+}
+
+impl<C: Element> Targets<C> {
+    pub(super) fn of<P>(tile: &Tile<P, C>) -> Self {
+        let c = tile.c.cast_const();
+        let residual = tile.finish.as_ref().and_then(FinishFrom::residual).unwrap_or(c);
+        Targets { rows: tile.rows, c, residual }
+    }
+
+    /// Fetches lines at step `k`, a row's in four steps.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `L`, and there are `M` rows.
+    #[inline(always)]
+    pub(super) unsafe fn prefetch<L: Lanes, const M: usize, const V: usize>(&self, k: usize) {
+        // SAFETY: the caller's promise; any address can be fetched.
         unsafe {
-            let row = *tile.rows.add(i);
+            let row = *self.rows.add((k / 4).min(M - 1));
             for v in 0..V {
-                L::prefetch(tile.c.wrapping_add(row + v * L::WIDTH).cast());
-                if let Some(finish) = &tile.finish {
-                    finish.prefetch::<L>(row + v * L::WIDTH);
-                }
+                L::prefetch(self.c.wrapping_add(row + v * L::WIDTH).cast());
+                L::prefetch(self.residual.wrapping_add(row + v * L::WIDTH).cast());
             }
         }
     }
