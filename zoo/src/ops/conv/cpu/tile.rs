@@ -40,10 +40,10 @@ impl Ahead {
     pub(super) const NOTHING: Self = Ahead { start: std::ptr::null(), step: 0 };
 
     /// The share of call `i` of `calls`, each of `depth` steps, which fetch `numbers` together.
-    pub(super) fn share<N>(numbers: &[N], calls: usize, i: usize, depth: usize) -> Self {
+    pub(super) fn share<N>(numbers: *const [N], calls: usize, i: usize, depth: usize) -> Self {
         let part = part(numbers.len(), calls, i);
-        let step = size_of_val(&numbers[part.clone()]).div_ceil(depth.max(1));
-        Ahead { start: numbers[part].as_ptr().cast(), step }
+        let start = numbers.cast::<N>().wrapping_add(part.start).cast();
+        Ahead { start, step: (part.len() * size_of::<N>()).div_ceil(depth.max(1)) }
     }
 }
 

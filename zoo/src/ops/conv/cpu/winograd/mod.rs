@@ -113,6 +113,21 @@ impl Winograd {
         self.depth_taps * self.source_channels
     }
 
+    /// The numbers, `channels` a position, of the rows of a map that lie under `tiles`, in one piece with what is between
+    /// them, `planes` further on along the depth.
+    fn rows(&self, tiles: Range<usize>, map: [usize; 3], planes: isize, channels: usize) -> Range<usize> {
+        let [depth, height, width] = map;
+        let row = |tile: usize, further: usize| {
+            let place = self.tile(tile);
+            let plane = place.depth.saturating_add_signed(planes).min(depth - 1);
+            (place.image * depth + plane) * height + (place.at[0] + further).min(height)
+        };
+        match tiles.is_empty() {
+            true => 0..0,
+            false => row(tiles.start, 0) * width * channels..row(tiles.end - 1, OUTPUTS) * width * channels,
+        }
+    }
+
     fn tile(&self, index: usize) -> Place {
         let [rows, columns] = self.tiles;
         let (plane, within) = (index / (rows * columns), index % (rows * columns));
@@ -200,7 +215,7 @@ pub(super) fn pass<N: Element, P: Panel>(
     let tiles = winograd.len().div_ceil(winograd.len().div_ceil(most).max(least_blocks)).max(1);
     let layout = Layout { tiles, pitch: P::PITCH, blocks, block, side: 1 };
     let task = PassTask { isa, winograd, layout, source, target, finish, observed };
-    let range = |i: usize| i * tiles..((i + 1) * tiles).min(winograd.len());
+    let range = |i: usize| (i * tiles).min(winograd.len())..((i + 1) * tiles).min(winograd.len());
     let of_chunk = |i: usize| Filters { depth, columns, panels: i * chunk..((i + 1) * chunk).min(panels) };
     let chunk_len = of_chunk(0).len();
     let transform_chunk = |chunk: usize, filters: &mut [P]| {
@@ -217,7 +232,8 @@ pub(super) fn pass<N: Element, P: Panel>(
             (0..all_blocks).into_par_iter().with_max_len(1).for_each(|i| {
                 with_scratch_of(layout.len(), |points: &mut [P]| {
                     task.transform(range(i), 0, Disjoint::new(points));
-                    task.multiply(range(i), points, &of_chunk(0), transformed);
+                    let upcoming = task.upcoming(range(i), range(i + 1));
+                    task.multiply(range(i), points, &of_chunk(0), transformed, &upcoming);
                 });
             });
         });
@@ -242,14 +258,15 @@ pub(super) fn pass<N: Element, P: Panel>(
                         with_scratch_of(chunk_len, |transformed: &mut [P]| {
                             transform_chunk(chunk, transformed);
                             for i in blocks.clone() {
-                                task.multiply(range(i), of_block(i), &of_chunk(chunk), transformed);
+                                task.multiply(range(i), of_block(i), &of_chunk(chunk), transformed, &[]);
                             }
                         });
                     });
                 } else {
                     (0..blocks.len() * chunks).into_par_iter().with_max_len(1).for_each(|i| {
                         let (i, chunk) = (blocks.start + i % blocks.len(), i / blocks.len());
-                        task.multiply(range(i), of_block(i), &of_chunk(chunk), &transformed[chunk * chunk_len..]);
+                        let transformed = &transformed[chunk * chunk_len..];
+                        task.multiply(range(i), of_block(i), &of_chunk(chunk), transformed, &[]);
                     });
                 }
             });
@@ -397,13 +414,38 @@ impl<N: Element> PassTask<'_, N> {
         transform_source(self.isa, self.winograd, self.source, range, first, &self.layout, points);
     }
 
-    /// Multiplies the transformed tiles of `range` with transformed filters and transforms back.
-    fn multiply<P: Panel>(&self, range: Range<usize>, points: &[P], filters: &Filters, transformed: &[P]) {
+    /// What is read and written when the tiles of `range` are transformed back, and then read of the tiles of `next`. The
+    /// memory has nothing to do while products are summed.
+    fn upcoming(&self, range: Range<usize>, next: Range<usize>) -> Vec<*const [N]> {
+        let winograd = self.winograd;
+        let last_plane = winograd.depth_taps as isize - 1 - winograd.padding[0];
+        let read = winograd.rows(next, winograd.source, last_plane, winograd.source_channels);
+        let written = winograd.rows(range, winograd.target, 0, winograd.target_channels);
+        let target = self.target.at(written.start, written.len()).cast_const();
+        let mut upcoming = vec![&raw const self.source[read], std::ptr::slice_from_raw_parts(target, written.len())];
+        let residual = self.finish.and_then(|finish| finish.residual);
+        upcoming.extend(residual.map(|residual| &raw const residual[written]));
+        upcoming
+    }
+
+    /// Multiplies the transformed tiles of `range` with transformed filters and transforms back. The next filters, and what
+    /// is `upcoming`, are fetched meanwhile.
+    fn multiply<P: Panel>(
+        &self,
+        range: Range<usize>,
+        points: &[P],
+        filters: &Filters,
+        transformed: &[P],
+        upcoming: &[*const [N]],
+    ) {
         let Filters { depth, columns, ref panels } = *filters;
         let channels = panels.start * columns..(panels.end * columns).min(self.winograd.target_channels);
         let pitch = panels.len() * columns + VECTOR;
         let distances: Vec<usize> = (0..range.len()).map(|tile| tile * pitch).collect();
         let pieces = range.len().div_ceil(self.isa.rows());
+        let turns = upcoming.len() + 1;
+        let calls = (AREA * panels.len() * depth.div_ceil(self.layout.block) * pieces).div_ceil(turns);
+        let mut call = 0;
         with_scratch(AREA * range.len() * pitch, |products| {
             for point in 0..AREA {
                 let products = &mut products[point * range.len() * pitch..][..range.len() * pitch];
@@ -428,8 +470,12 @@ impl<N: Element> PassTask<'_, N> {
                                 columns: columns.min(channels.end - panel * columns),
                                 accumulate: k > 0,
                                 finish: None,
-                                ahead: Ahead::share(next, pieces, i, len),
+                                ahead: match upcoming.get(call % turns) {
+                                    Some(numbers) => Ahead::share(*numbers, calls, call / turns, len),
+                                    None => Ahead::share(next, pieces, i, len),
+                                },
                             };
+                            call += 1;
                             // SAFETY: `points` holds the rows at PITCH, `b` the reduction, and `products` has a
                             // line for each row; a tile has at most `isa.rows()` rows.
                             unsafe { P::multiply::<f32, false>(self.isa, rows.len(), &tile) }
