@@ -7,7 +7,7 @@ use super::transform::{self, OUTPUTS, POINTS, TAPS, in_both_axes};
 use super::{AREA, Layout, VECTOR, Winograd, transform_source};
 use crate::ops::Isa;
 use crate::ops::lanes::{self, Element, Kernel, Lanes};
-use crate::ops::parallel::{Disjoint, part, with_scratch, with_scratch_of};
+use crate::ops::parallel::{Disjoint, part as share, with_scratch, with_scratch_of};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -25,11 +25,11 @@ const PARTS: usize = 8;
 /// Writes `dw[O, C, taps]`, from products of `P`.
 pub(in super::super) fn dense<N: Element, P: Panel>(isa: Isa, winograd: &Winograd, x: &[N], dy: &[N], dw: Disjoint) {
     let gradient = Gradient::new::<P>(isa, winograd, x, dy);
-    let (blocks, block_len) = (winograd.len().div_ceil(gradient.layout.tiles), gradient.block_len());
+    let (all_blocks, block_len) = (winograd.len().div_ceil(gradient.layout.tiles), gradient.block_len());
     // Where the operands stay in the last-level cache, they are made once, and a task sums over all blocks for
     // some channels. Otherwise it goes by groups of blocks, and all sums are kept.
-    if blocks * block_len <= OPERANDS {
-        with_scratch_of(blocks * block_len, |operands: &mut [P]| {
+    if all_blocks * block_len <= OPERANDS {
+        with_scratch_of(all_blocks * block_len, |operands: &mut [P]| {
             operands.par_chunks_exact_mut(block_len).enumerate().for_each(|(i, o)| gradient.transform(i, o));
             let operands = &*operands;
             let [channel_chunks, out_chunks] = gradient.chunks();
@@ -38,7 +38,7 @@ pub(in super::super) fn dense<N: Element, P: Panel>(isa: Isa, winograd: &Winogra
                 with_scratch(part.len(winograd), |buffer| {
                     let buffer = Disjoint::new(buffer);
                     for (i, operands) in operands.chunks_exact(block_len).enumerate() {
-                        (0..AREA).for_each(|point| gradient.multiply(i, operands, point, &part, &part, buffer));
+                        (0..AREA).for_each(|point| gradient.multiply(i, operands, point, &part, &part, buffer, &[]));
                     }
                     gradient.write(&part, &part, buffer, dw);
                 });
@@ -47,21 +47,25 @@ pub(in super::super) fn dense<N: Element, P: Panel>(isa: Isa, winograd: &Winogra
         return;
     }
     let all = Part { channels: 0..winograd.source_channels, out: 0..winograd.target_channels };
-    let group = (GROUP / block_len).clamp(1, blocks);
+    let group = (GROUP / block_len).clamp(1, all_blocks);
     with_scratch_of(group * block_len, |operands: &mut [P]| {
         with_scratch(all.len(winograd), |buffer| {
             let buffer = Disjoint::new(buffer);
             let [channel_chunks, _] = gradient.chunks();
-            for first in (0..blocks).step_by(group) {
-                let blocks = first..(first + group).min(blocks);
+            for first in (0..all_blocks).step_by(group) {
+                let blocks = first..(first + group).min(all_blocks);
                 let of_blocks = operands.par_chunks_exact_mut(block_len).take(blocks.len());
                 of_blocks.enumerate().for_each(|(i, operands)| gradient.transform(first + i, operands));
                 let operands = &*operands;
-                (0..AREA * channel_chunks).into_par_iter().with_max_len(1).for_each(|task| {
+                let upcoming = gradient.upcoming(blocks.end..(blocks.end + group).min(all_blocks));
+                let tasks = AREA * channel_chunks;
+                (0..tasks).into_par_iter().with_max_len(1).for_each(|task| {
                     let (point, chunk) = (task / channel_chunks, task % channel_chunks);
                     let part = Part { channels: gradient.part(chunk, 0).channels, out: all.out.clone() };
                     for (i, operands) in blocks.clone().zip(operands.chunks_exact(block_len)) {
-                        gradient.multiply(i, operands, point, &part, &all, buffer);
+                        let (products, nth) = (tasks * blocks.len(), task * blocks.len() + i - first);
+                        let upcoming = upcoming.map(|numbers| &numbers[share(numbers.len(), products, nth)]);
+                        gradient.multiply(i, operands, point, &part, &all, buffer, &upcoming);
                     }
                 });
             }
@@ -140,6 +144,18 @@ impl<'a, N: Element> Gradient<'a, N> {
         Part { channels: of(channels, self.winograd.source_channels), out: of(out, self.winograd.target_channels) }
     }
 
+    /// What is read of the source and of the output gradient when the operands of `blocks` are made.
+    fn upcoming(&self, blocks: Range<usize>) -> [&[N]; 2] {
+        let tiles = match blocks.is_empty() {
+            true => 0..0,
+            false => self.tiles(blocks.start).start..self.tiles(blocks.end - 1).end,
+        };
+        let winograd = self.winograd;
+        let x = winograd.rows(tiles.clone(), winograd.source, 0, winograd.source_channels);
+        let dy = winograd.rows(tiles, winograd.target, 0, winograd.target_channels);
+        [&self.x[x], &self.dy[dy]]
+    }
+
     /// Makes both operands of a block of tiles.
     fn transform<P: Panel>(&self, block: usize, operands: &mut [P]) {
         let (points, gradients) = operands.split_at_mut(self.layout.len());
@@ -181,19 +197,31 @@ impl<'a, N: Element> Gradient<'a, N> {
     }
 
     /// Adds the product of the operands of a block of tiles at `point` to the sums of `of`, which lie among
-    /// those of `all`. The first block overwrites them.
-    fn multiply<P: Panel>(&self, block: usize, operands: &[P], point: usize, of: &Part, all: &Part, sums: Disjoint) {
+    /// those of `all`. The first block overwrites them. What is `upcoming` is fetched meanwhile.
+    #[expect(clippy::too_many_arguments, reason = "three of them say where the sums are, and two what is read")]
+    fn multiply<P: Panel>(
+        &self,
+        block: usize,
+        operands: &[P],
+        point: usize,
+        of: &Part,
+        all: &Part,
+        sums: Disjoint,
+        upcoming: &[&[N]],
+    ) {
         let (columns, tiles) = (self.isa.columns(), P::room(self.tiles(block).len()));
         let (points, gradients) = operands.split_at(self.layout.len());
         let (points, gradients) = (&points[point * self.layout.point()..], &gradients[point * self.gradient_point()..]);
         let distances: Vec<usize> = (0..self.isa.rows()).map(|row| row * all.out.len()).collect();
         let pieces = of.channels.len().div_ceil(self.isa.rows());
+        let calls = self.winograd.depth_taps * of.out.len().div_ceil(columns) * pieces;
+        let mut call = 0;
         for tap in 0..self.winograd.depth_taps {
             for column in of.out.clone().step_by(columns) {
                 let b = &gradients[column / columns * self.layout.tiles * columns..][..tiles * columns];
                 let tile_columns = columns.min(of.out.end - column);
                 for i in 0..pieces {
-                    let rows = part(of.channels.len(), pieces, i);
+                    let rows = share(of.channels.len(), pieces, i);
                     let channel = of.channels.start + rows.start;
                     let start = point * all.point(self.winograd) + all.at(tap, channel) + column - all.out.start;
                     let tile = Tile {
@@ -206,8 +234,12 @@ impl<'a, N: Element> Gradient<'a, N> {
                         columns: tile_columns,
                         accumulate: block > 0,
                         finish: None,
-                        ahead: Ahead::NOTHING,
+                        ahead: match upcoming.get(call % 2) {
+                            Some(numbers) => Ahead::share(*numbers, calls.div_ceil(2), call / 2, tiles),
+                            None => Ahead::NOTHING,
+                        },
                     };
+                    call += 1;
                     // SAFETY: `points` holds a line and `b` a row of the panel for each tile; `at` checked the
                     // sums, which no other task has; a tile has at most `isa.rows()` rows.
                     unsafe { P::multiply::<f32, true>(self.isa, rows.len(), &tile) }
