@@ -162,7 +162,7 @@ impl<N: Map, P: Of<N>> WeightTask<'_, N, P> {
         let calls = self.pieces.iter().map(tiles_of).sum::<usize>() * panels;
         let block_room = P::room(self.block);
         let own_len = if self.packed.is_none() { block_room * panel_len } else { 0 };
-        let gathered_len = longest.div_ceil(self.isa.rows()) * block_room * line;
+        let gathered_len = longest.div_ceil(self.isa.rows()) * self.tile_len(block_room);
         with_scratch_of(own_len + gathered_len, |scratch: &mut [P]| {
             let (own, gathered) = scratch.split_at_mut(own_len);
             for block in blocks {
@@ -184,7 +184,8 @@ impl<N: Map, P: Of<N>> WeightTask<'_, N, P> {
                 let mut call = 0;
                 for (piece, started) in self.pieces.iter().zip(&mut started) {
                     let tiles = tiles_of(piece);
-                    let gathered = &mut gathered[..tiles * room * line];
+                    let tile_len = self.tile_len(room);
+                    let gathered = &mut gathered[..tiles * tile_len];
                     let Some(read) = vectorised(|| self.gather(piece, &rows, gathered)) else { continue };
                     for panel in 0..panels {
                         let b = &dy[(panel * room + read.start) * columns..][..read.len() * columns];
@@ -194,7 +195,7 @@ impl<N: Map, P: Of<N>> WeightTask<'_, N, P> {
                             let start = sums_of(panel, piece.start + part.start);
                             let tile = Tile {
                                 depth: read.len(),
-                                a: gathered[(i * room + read.start) * line..].as_ptr(),
+                                a: gathered[i * tile_len + read.start * line..].as_ptr(),
                                 step: line * P::SIDE,
                                 b: b.as_ptr(),
                                 c: self.sums.at(start, (part.len() - 1) * width + tile_columns),
@@ -227,6 +228,12 @@ impl<N: Map, P: Of<N>> WeightTask<'_, N, P> {
         }
     }
 
+    /// What the lines of a tile take for `room` rows: an odd number of cache lines, so that the lines of one row, which are
+    /// written one after the other, do not fall into one cache set.
+    fn tile_len(&self, room: usize) -> usize {
+        (room / P::SIDE | 1) * P::SIDE * self.isa.line()
+    }
+
     /// What the next block of pixels reads of `x` and `dy`, where that is in their own order and in one piece.
     fn next(&self, range: &Range<usize>) -> (&[N], &[N]) {
         if !self.walk.is_pointwise() || self.slabs.count > 1 || self.packed.is_some() {
@@ -248,7 +255,7 @@ impl<N: Map, P: Of<N>> WeightTask<'_, N, P> {
         // What all lines of a pixel take, counted from its first number.
         let span = parts[tiles - 1].start + line;
         let (pitch, channel) = (self.slabs.source * self.slabs.count, self.slab * self.slabs.source);
-        let room = P::room(rows.len());
+        let tile_len = self.tile_len(P::room(rows.len()));
         let mut read: Option<Range<usize>> = None;
         // What does not lie in the source as the kernel reads it.
         let mut edges = [[N::narrow(0.0); LINE]; 2];
@@ -259,15 +266,17 @@ impl<N: Map, P: Of<N>> WeightTask<'_, N, P> {
                 && let Some(start) = self.walk.read_whole(&rows[0], piece, pitch, channel)
                 && let Some(first) = self.x.get(start..start + span)
             {
-                for (part, to) in parts.iter().zip(gathered[i * line..].chunks_mut(room * line)) {
-                    P::lay(&[&first[part.start..][..line]], &mut to[..line]);
+                let to = gathered[i * line..].chunks_mut(tile_len);
+                match line {
+                    LINE => lay_tiles::<N, P, LINE>(first, &parts, to),
+                    _ => lay_tiles::<N, P, 8>(first, &parts, to),
                 }
                 read = Some(read.map_or(i, |read| read.start)..i + 1);
                 continue;
             }
             let reads = |row: &Row| self.walk.read(row, piece, pitch, channel);
             let sides = [rows.first().and_then(reads), rows.get(1).and_then(reads)];
-            let lines = gathered[i * line..].chunks_mut(room * line).map(|lines| &mut lines[..P::SIDE * line]);
+            let lines = gathered[i * line..].chunks_mut(tile_len).map(|lines| &mut lines[..P::SIDE * line]);
             if sides.iter().all(Option::is_none) {
                 lines.for_each(|line| line.fill(P::narrow(0.0)));
                 continue;
@@ -302,6 +311,20 @@ impl<N: Map, P: Of<N>> WeightTask<'_, N, P> {
     fn whole(&self, piece: &Piece, read: &Option<(usize, Range<usize>)>, span: usize) -> Option<&[N]> {
         let (_, range) = read.as_ref().filter(|(_, range)| range.len() == piece.len)?;
         self.x.get(range.start..range.start + span)
+    }
+}
+
+/// Writes the lines of the tiles `parts` of a row that begins at `first`.
+#[inline(always)]
+fn lay_tiles<'a, N: Map, P: Of<N>, const LEN: usize>(
+    first: &[N],
+    parts: &[Range<usize>],
+    tiles: impl Iterator<Item = &'a mut [P]>,
+) {
+    for (part, tile) in parts.iter().zip(tiles) {
+        if let (Some(from), Some(to)) = (first.get(part.start..part.start + LEN), tile.first_chunk_mut::<LEN>()) {
+            P::lay(&[from], to);
+        }
     }
 }
 
