@@ -33,12 +33,20 @@ pub(super) fn dense<N: Map, P: Of<N>>(isa: Isa, problem: &Problem, walk: &Walk, 
     let len = slabs.count * slab_len;
 
     // Ranges of pixels, chosen by the shape alone: they fix the order of the sums.
-    let block = walk.block(PIXELS * size_of::<f32>() / size_of::<P>());
+    let longest = PIXELS * size_of::<f32>() / size_of::<P>();
+    let blocks = walk.len().div_ceil(walk.block(longest)).max(1);
+    let splits = 1 << (SPLIT_SUMS / len.max(1)).min(blocks).clamp(1, TASKS).ilog2();
+    let block = walk.block(walk.len().div_ceil(blocks.next_multiple_of(splits)).max(1));
     let block_room = P::room(block);
     let pixel_blocks = walk.len().div_ceil(block);
-    let splits = (SPLIT_SUMS / len.max(1)).min(pixel_blocks).clamp(1, TASKS);
     let pieces = walk.pieces(slabs.source, slabs.count == 1, f32::DEPTH, 1);
-    let piece_parts = TASKS.div_ceil(splits * slabs.count).min(pieces.len()).max(1);
+    // Tasks with some of the pieces do not touch the order of a sum, but they read the same rows of dy: only where threads
+    // would have nothing to do.
+    let (tasks, threads) = (splits * slabs.count, rayon::current_num_threads());
+    let piece_parts = match tasks >= TASKS || (tasks >= 2 * threads && tasks.is_multiple_of(threads)) {
+        true => 1,
+        false => TASKS.div_ceil(tasks).min(pieces.len()).max(1),
+    };
     let panel_len = panels * columns;
 
     let sums_of = |sums: Disjoint| {
@@ -231,7 +239,7 @@ impl<N: Map, P: Of<N>> WeightTask<'_, N, P> {
     /// What the lines of a tile take for `room` rows: an odd number of cache lines, so that the lines of one row, which are
     /// written one after the other, do not fall into one cache set.
     fn tile_len(&self, room: usize) -> usize {
-        (room / P::SIDE | 1) * P::SIDE * self.isa.line()
+        ((room / P::SIDE) | 1) * P::SIDE * self.isa.line()
     }
 
     /// What the next block of pixels reads of `x` and `dy`, where that is in their own order and in one piece.
