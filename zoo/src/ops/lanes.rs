@@ -47,7 +47,12 @@ pub(in crate::ops) trait Lanes: Copy {
     unsafe fn prefetch_far(at: *const f32);
     /// `self + x * y`.
     unsafe fn add_product(self, x: Self, y: Self) -> Self;
+    /// Of the first `WIDTH` rows of a block, the columns.
+    unsafe fn transpose(rows: [Self; WIDEST]) -> [Self; WIDEST];
 }
+
+/// Numbers of the widest register.
+pub(in crate::ops) const WIDEST: usize = 16;
 
 /// A number that vectors are read from and written to.
 pub(in crate::ops) trait Element: Number {
@@ -201,7 +206,7 @@ pub(in crate::ops) unsafe fn run<K: Kernel>(isa: Isa, kernel: K) {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::Lanes;
+    use super::{Lanes, WIDEST};
     use half::bf16;
     use std::arch::x86_64::*;
 
@@ -440,6 +445,37 @@ mod x86 {
             // SAFETY: the caller has AVX-512F.
             unsafe { _mm512_fmadd_ps(x, y, self) }
         }
+        #[inline(always)]
+        unsafe fn transpose(mut rows: [Self; WIDEST]) -> [Self; WIDEST] {
+            // SAFETY: the caller has AVX-512F.
+            unsafe {
+                // Squares of four, in each quarter of the registers.
+                for four in rows.as_chunks_mut::<4>().0 {
+                    let [low, high] = [_mm512_unpacklo_ps(four[0], four[1]), _mm512_unpackhi_ps(four[0], four[1])];
+                    let [below, above] = [_mm512_unpacklo_ps(four[2], four[3]), _mm512_unpackhi_ps(four[2], four[3])];
+                    let (low, below) = (_mm512_castps_pd(low), _mm512_castps_pd(below));
+                    let (high, above) = (_mm512_castps_pd(high), _mm512_castps_pd(above));
+                    *four = [
+                        _mm512_castpd_ps(_mm512_unpacklo_pd(low, below)),
+                        _mm512_castpd_ps(_mm512_unpackhi_pd(low, below)),
+                        _mm512_castpd_ps(_mm512_unpacklo_pd(high, above)),
+                        _mm512_castpd_ps(_mm512_unpackhi_pd(high, above)),
+                    ];
+                }
+                // Quarters, of which row `4 i + j` has those of columns `j`, `4 + j`, ..
+                let mut columns = rows;
+                for j in 0..4 {
+                    let (a, b, c, d) = (rows[j], rows[4 + j], rows[8 + j], rows[12 + j]);
+                    let (even, odd) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
+                    let (even_2, odd_2) = (_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xdd>(c, d));
+                    columns[j] = _mm512_shuffle_f32x4::<0x88>(even, even_2);
+                    columns[4 + j] = _mm512_shuffle_f32x4::<0x88>(odd, odd_2);
+                    columns[8 + j] = _mm512_shuffle_f32x4::<0xdd>(even, even_2);
+                    columns[12 + j] = _mm512_shuffle_f32x4::<0xdd>(odd, odd_2);
+                }
+                columns
+            }
+        }
     }
 
     impl Lanes for __m256 {
@@ -604,6 +640,31 @@ mod x86 {
             // SAFETY: the caller has AVX2 and FMA.
             unsafe { _mm256_fmadd_ps(x, y, self) }
         }
+        #[inline(always)]
+        unsafe fn transpose(mut rows: [Self; WIDEST]) -> [Self; WIDEST] {
+            // SAFETY: the caller has AVX2.
+            unsafe {
+                // Squares of four, in each half of the registers.
+                for four in rows[..8].as_chunks_mut::<4>().0 {
+                    let [low, high] = [_mm256_unpacklo_ps(four[0], four[1]), _mm256_unpackhi_ps(four[0], four[1])];
+                    let [below, above] = [_mm256_unpacklo_ps(four[2], four[3]), _mm256_unpackhi_ps(four[2], four[3])];
+                    let (low, below) = (_mm256_castps_pd(low), _mm256_castps_pd(below));
+                    let (high, above) = (_mm256_castps_pd(high), _mm256_castps_pd(above));
+                    *four = [
+                        _mm256_castpd_ps(_mm256_unpacklo_pd(low, below)),
+                        _mm256_castpd_ps(_mm256_unpackhi_pd(low, below)),
+                        _mm256_castpd_ps(_mm256_unpacklo_pd(high, above)),
+                        _mm256_castpd_ps(_mm256_unpackhi_pd(high, above)),
+                    ];
+                }
+                let mut columns = rows;
+                for j in 0..4 {
+                    columns[j] = _mm256_permute2f128_ps::<0x20>(rows[j], rows[4 + j]);
+                    columns[4 + j] = _mm256_permute2f128_ps::<0x31>(rows[j], rows[4 + j]);
+                }
+                columns
+            }
+        }
     }
 }
 
@@ -718,6 +779,14 @@ impl Lanes for [f32; 4] {
         } else {
             std::array::from_fn(|i| self[i] + x[i] * y[i])
         }
+    }
+    #[inline(always)]
+    unsafe fn transpose(rows: [Self; WIDEST]) -> [Self; WIDEST] {
+        let mut columns = rows;
+        for (j, column) in columns.iter_mut().take(4).enumerate() {
+            *column = [rows[0][j], rows[1][j], rows[2][j], rows[3][j]];
+        }
+        columns
     }
 }
 

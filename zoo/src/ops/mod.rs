@@ -30,6 +30,7 @@ pub mod profile;
 pub mod scale;
 pub mod shortcut;
 mod tape;
+mod transpose;
 pub mod upsample;
 
 #[cfg(test)]

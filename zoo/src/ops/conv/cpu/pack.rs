@@ -4,8 +4,10 @@ use super::super::Problem;
 use super::Slabs;
 use super::panel::Of;
 use super::walk::Reduction;
+use crate::ops::Isa;
 use crate::ops::isa::vectorised;
-use crate::ops::parallel::{Disjoint, part};
+use crate::ops::parallel::{Disjoint, part, with_scratch};
+use crate::ops::transpose::transpose;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -21,7 +23,9 @@ pub(super) enum Pass {
 /// Packs `weight` `[O, C / G, taps]` into `[slab, panel, tap x source channel, columns]`: of each slab, panels
 /// of `columns` target channels; some steps of the reduction lie side by side (see [`super::panel::Panel::SIDE`]). What joins
 /// different groups of a slab, and what lies beyond the slab's last channel, is zero.
+#[expect(clippy::too_many_arguments, reason = "what, of which problem, in which order, and where to")]
 pub(super) fn pack<P: Of<f32>>(
+    isa: Isa,
     problem: &Problem,
     pass: Pass,
     slabs: &Slabs,
@@ -38,9 +42,28 @@ pub(super) fn pack<P: Of<f32>>(
         if slabs.merged > 1 || targets.len() < columns || depth > reduction.taps.len() * slabs.source {
             packed.fill(P::narrow(0.0));
         }
-        if volume == 1 && slabs.merged == 1 {
+        if volume == 1 && slabs.merged == 1 && pass == Pass::DataGradient {
             let filters = &weight[slab * group_out * group_channels..][..group_out * group_channels];
-            return vectorised(|| pack_pointwise(pass, filters, group_channels, targets, columns, packed));
+            return vectorised(|| pack_pointwise(filters, group_channels, targets, columns, packed));
+        }
+        if slabs.merged == 1 && slabs.source.is_multiple_of(P::SIDE) {
+            let filters = &weight[slab * group_out * group_channels * volume..];
+            return with_scratch(BLOCK * volume * columns, |block| {
+                for first in (0..slabs.source).step_by(BLOCK) {
+                    let sources = first..(first + BLOCK).min(slabs.source);
+                    lay_out(isa, pass, filters, [group_channels, volume], sources.clone(), &targets, columns, block);
+                    for &(tap, start) in &reduction.taps {
+                        let row = |source: usize| &block[(source * volume + tap) * columns..][..columns];
+                        let steps = &mut packed[(start + first) * columns..][..sources.len() * columns];
+                        for (i, steps) in steps.chunks_exact_mut(P::SIDE * columns).enumerate() {
+                            match P::SIDE {
+                                1 => P::lay(&[row(i)], steps),
+                                _ => P::lay(&[row(2 * i), row(2 * i + 1)], steps),
+                            }
+                        }
+                    }
+                }
+            });
         }
         for group in 0..slabs.merged {
             let filters = &weight[(slab * slabs.merged + group) * group_out * group_channels * volume..];
@@ -83,39 +106,53 @@ pub(super) fn pack<P: Of<f32>>(
 /// Source channels of a block.
 const BLOCK: usize = 16;
 
-/// Packs a panel of `targets` of the filters `[out, channels]`, each a single tap.
+/// Packs a panel of `targets` of the filters `[out, channels]`, each a single tap, for the data gradient: they lie in its
+/// order.
 #[inline(always)]
 fn pack_pointwise<P: Of<f32>>(
-    pass: Pass,
     filters: &[f32],
     channels: usize,
     targets: Range<usize>,
     columns: usize,
     packed: &mut [P],
 ) {
+    let steps = filters.chunks(P::SIDE * channels);
+    for (steps, line) in steps.zip(packed.chunks_exact_mut(P::SIDE * columns)) {
+        let line = &mut line[..P::SIDE * targets.len()];
+        match steps.len() > channels {
+            true => P::lay(&[&steps[targets.clone()], &steps[channels..][targets.clone()]], line),
+            false => P::lay(&[&steps[targets.clone()]], line),
+        }
+    }
+}
+
+/// Writes what leads from `sources` to `targets`, of filters `[out, channel, tap]` of so many channels and taps, as
+/// `[source, tap, column]`. Columns behind the last target are left as they are.
+#[expect(clippy::too_many_arguments, reason = "a matrix of filters, which part of it, and where to")]
+pub(super) fn lay_out(
+    isa: Isa,
+    pass: Pass,
+    filters: &[f32],
+    [channels, volume]: [usize; 2],
+    sources: Range<usize>,
+    targets: &Range<usize>,
+    columns: usize,
+    block: &mut [f32],
+) {
+    assert!(targets.len() <= columns, "a column for each target");
+    let block = &mut block[..sources.len() * volume * columns];
     match pass {
         Pass::Forward => {
-            let mut line = [P::narrow(0.0); BLOCK];
-            for block in (0..channels).step_by(BLOCK) {
-                for (column, out) in targets.clone().enumerate() {
-                    let filter = &filters[out * channels..][block..channels.min(block + BLOCK)];
-                    P::copy(filter, &mut line[..filter.len()]);
-                    line[filter.len()..].fill(P::narrow(0.0));
-                    for (i, steps) in line[..P::room(filter.len())].chunks_exact(P::SIDE).enumerate() {
-                        let at = (block / P::SIDE + i) * columns + column;
-                        packed[at * P::SIDE..][..P::SIDE].copy_from_slice(steps);
-                    }
-                }
-            }
+            let filters = &filters[(targets.start * channels + sources.start) * volume..];
+            let size = [targets.len(), sources.len() * volume];
+            // SAFETY: `block` has a line of `columns` for each source and tap.
+            unsafe { transpose(isa, size, filters, channels * volume, block.as_mut_ptr(), columns) }
         }
         Pass::DataGradient => {
-            let steps = filters.chunks(P::SIDE * channels);
-            for (steps, line) in steps.zip(packed.chunks_exact_mut(P::SIDE * columns)) {
-                let line = &mut line[..P::SIDE * targets.len()];
-                match steps.len() > channels {
-                    true => P::lay(&[&steps[targets.clone()], &steps[channels..][targets.clone()]], line),
-                    false => P::lay(&[&steps[targets.clone()]], line),
-                }
+            for (source, block) in sources.zip(block.chunks_exact_mut(volume * columns)) {
+                let filters = &filters[(source * channels + targets.start) * volume..];
+                // SAFETY: `block` has a line of `columns` for each tap.
+                unsafe { transpose(isa, [targets.len(), volume], filters, volume, block.as_mut_ptr(), columns) }
             }
         }
     }
@@ -123,10 +160,39 @@ fn pack_pointwise<P: Of<f32>>(
 
 /// Writes the weight gradient `[O, C / G, taps]` from its sums `[slab, panel, tap x channel, width]`, where panels are of
 /// `width` of the slab's output channels; taps that always lie in the padding have none.
-pub(super) fn unpack(problem: &Problem, slabs: &Slabs, width: usize, taps: &[usize], sums: &[f32], gradient: Disjoint) {
+pub(super) fn unpack(
+    isa: Isa,
+    problem: &Problem,
+    slabs: &Slabs,
+    width: usize,
+    taps: &[usize],
+    sums: &[f32],
+    gradient: Disjoint,
+) {
     let (group_channels, group_out, volume) = (problem.group_channels(), problem.group_out_channels(), problem.taps());
     let panels = slabs.target.div_ceil(width);
     let depth = taps.len() * slabs.source;
+    if slabs.merged == 1 && taps.len() == volume {
+        (0..slabs.count * panels).into_par_iter().for_each(|task| {
+            let (slab, panel) = (task / panels, task % panels);
+            let lanes = panel * width..((panel + 1) * width).min(slabs.target);
+            let (first, len) = (slab * slabs.target + lanes.start, group_channels * volume);
+            // SAFETY: tasks own disjoint output channels.
+            let gradient = unsafe { gradient.slice(first * len..(first + lanes.len()) * len) };
+            let sums = &sums[task * depth * width..][..depth * width];
+            // Rows of the sums under one channel, or of all channels where each has one.
+            let (step, size, pitch) = match volume {
+                1 => (group_channels, [group_channels, lanes.len()], width),
+                _ => (1, [volume, lanes.len()], group_channels * width),
+            };
+            for channel in (0..group_channels).step_by(step) {
+                let to = gradient[channel * volume..].as_mut_ptr();
+                // SAFETY: `gradient` has `len` numbers for each output channel, of which these are the channel's.
+                unsafe { transpose(isa, size, &sums[channel * width..], pitch, to, len) }
+            }
+        });
+        return;
+    }
     let tasks = problem.out_channels.div_ceil(BLOCK);
     (0..tasks).into_par_iter().for_each(|task| {
         let outs = part(problem.out_channels, tasks, task);

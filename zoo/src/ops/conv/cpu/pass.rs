@@ -49,7 +49,7 @@ pub(super) fn dense<N: Map, P: Of<N> + Of<f32>>(
     let filters_len = slabs.count * panels * depth * columns;
     let make = |packed: &mut [P]| {
         if depth > 0 {
-            pack(problem, pass, &slabs, &reduction, columns, weight.values, packed);
+            pack(isa, problem, pass, &slabs, &reduction, columns, weight.values, packed);
         }
     };
     weight.with_filters(

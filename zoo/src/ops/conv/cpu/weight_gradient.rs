@@ -102,7 +102,7 @@ pub(super) fn dense<N: Map, P: Of<N>>(isa: Isa, problem: &Problem, walk: &Walk, 
                 }
             }
         });
-        unpack(problem, &slabs, width, &taps, first, dw);
+        unpack(isa, problem, &slabs, width, &taps, first, dw);
     });
 }
 

@@ -12,7 +12,7 @@ use super::super::Problem;
 use super::filters::Form;
 use super::finish::{Finish, FinishFrom, write_vector};
 use super::observed::Observed;
-use super::pack::Pass;
+use super::pack::{Pass, lay_out};
 use super::panel::Panel;
 use super::tile::{Ahead, Tile};
 use super::{Operands, TASKS};
@@ -323,46 +323,31 @@ impl Filters {
             let (panel, block) = (self.panels.start + task / blocks, task % blocks);
             let targets = panel * self.columns..((panel + 1) * self.columns).min(target);
             let sources = block * VECTOR..(block + 1) * VECTOR;
-            // `[tap, source, column]`, some sources side by side: stays in the first-level cache.
-            let at =
-                |source: usize, target: usize| (source / P::SIDE * self.columns + target) * P::SIDE + source % P::SIDE;
-            with_scratch(volume * VECTOR * self.columns, |taps| {
+            // `[source, tap, column]`: stays in the first-level cache.
+            with_scratch(VECTOR * volume * self.columns, |taps| {
                 if targets.len() < self.columns {
                     taps.fill(0.0);
                 }
-                let (outs, channels) = match pass {
-                    Pass::Forward => (targets.clone(), sources.clone()),
-                    Pass::DataGradient => (sources.clone(), targets.clone()),
-                };
-                for out in outs.clone() {
-                    for channel in channels.clone() {
-                        let filter = &weight[(out * in_channels + channel) * volume..][..volume];
-                        let (out, channel) = (out - outs.start, channel - channels.start);
-                        match pass {
-                            Pass::Forward => {
-                                for (tap, &value) in filter.iter().enumerate() {
-                                    taps[tap * VECTOR * self.columns + at(channel, out)] = value;
-                                }
-                            }
-                            Pass::DataGradient => {
-                                for (tap, &value) in filter.iter().rev().enumerate() {
-                                    taps[tap * VECTOR * self.columns + at(out, channel)] = value;
-                                }
-                            }
-                        }
-                    }
-                }
+                lay_out(isa, pass, weight, [in_channels, volume], sources.clone(), &targets, self.columns, taps);
                 for tap in 0..depth_taps {
                     let line = (panel - self.panels.start) * self.depth + tap * source + sources.start;
-                    let start = line * self.columns;
+                    let transformed =
+                        transformed.at(line * self.columns, (AREA - 1) * self.point() + VECTOR * self.columns);
+                    // The data gradient reads the taps from the last one back to the first.
+                    let columns = self.columns as isize;
+                    let (first, step) = match pass {
+                        Pass::Forward => (tap * TAPS * TAPS, columns),
+                        Pass::DataGradient => (volume - 1 - tap * TAPS * TAPS, -columns),
+                    };
                     let kernel = TransformFilters {
-                        taps: taps[tap * TAPS * TAPS * VECTOR * self.columns..].as_ptr(),
-                        len: VECTOR * self.columns,
-                        transformed: transformed.at(start, (AREA - 1) * self.point() + VECTOR * self.columns),
+                        taps: taps[first * self.columns..].as_ptr(),
+                        step,
+                        source: volume * self.columns,
+                        columns: self.columns,
+                        transformed,
                         point: self.point(),
                     };
-                    // SAFETY: `taps` holds nine taps of `len` numbers, `at` checked the points, which no other
-                    // task has.
+                    // SAFETY: `taps` holds nine taps of each source, `at` checked the points, which no other task has.
                     unsafe { lanes::run(isa, kernel) }
                 }
             });
@@ -370,11 +355,14 @@ impl Filters {
     }
 }
 
-/// Transforms the filters of some source channels to the target channels of one panel.
+/// Transforms the filters of [`VECTOR`] source channels to the target channels of one panel.
 struct TransformFilters<P> {
+    /// Of the first source the first tap, and numbers from there to the next tap, and to the next source.
     taps: *const f32,
-    /// Numbers of each tap, and of each point.
-    len: usize,
+    step: isize,
+    source: usize,
+    /// Numbers of each tap.
+    columns: usize,
     transformed: *mut P,
     /// Numbers from one point to the next.
     point: usize,
@@ -382,15 +370,18 @@ struct TransformFilters<P> {
 
 impl<P: Panel> Kernel for TransformFilters<P> {
     /// # Safety
-    /// Nine taps of `len` numbers lie at `taps`, and there is space for the points.
+    /// Nine taps of each source lie at `taps`, and there is space for the points.
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         // SAFETY: the caller's promise.
         unsafe {
-            for at in (0..self.len).step_by(L::WIDTH) {
-                let taps = transform::load(self.taps.add(at), self.len);
-                let points = in_both_axes::<transform::Filter, L, TAPS, POINTS>(taps);
-                transform::store(&points, self.transformed.add(at), self.point);
+            for source in 0..VECTOR {
+                let line = self.transformed.add(source / P::SIDE * P::SIDE * self.columns);
+                for column in (0..self.columns).step_by(L::WIDTH) {
+                    let taps = transform::load(self.taps.add(source * self.source + column), self.step);
+                    let points = in_both_axes::<transform::Filter, L, TAPS, POINTS>(taps);
+                    transform::put(&points, line.add(column * P::SIDE), self.point, source % P::SIDE);
+                }
             }
         }
     }
@@ -621,7 +612,7 @@ impl<N: Element> Kernel for TransformBack<N> {
         // SAFETY: the caller's promise.
         unsafe {
             for channel in (0..self.channels).step_by(L::WIDTH) {
-                let points = transform::load(self.products.add(channel), self.point);
+                let points = transform::load(self.products.add(channel), self.point as isize);
                 let outputs = in_both_axes::<transform::Output, L, POINTS, OUTPUTS>(points);
                 for (i, row) in outputs.iter().enumerate().take(self.extent[0]) {
                     for (j, value) in row.iter().enumerate().take(self.extent[1]) {

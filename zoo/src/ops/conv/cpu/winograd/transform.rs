@@ -42,13 +42,13 @@ pub(super) trait Transform<const N: usize, const M: usize> {
 /// # Safety
 /// The CPU has the instructions of `L`, and the numbers are there.
 #[inline(always)]
-pub(super) unsafe fn load<L: Lanes, const N: usize>(from: *const f32, step: usize) -> [[L; N]; N] {
+pub(super) unsafe fn load<L: Lanes, const N: usize>(from: *const f32, step: isize) -> [[L; N]; N] {
     // SAFETY: the caller's promise.
     unsafe {
         let mut square = [[L::splat(0.0); N]; N];
         for (i, row) in square.iter_mut().enumerate() {
             for (j, value) in row.iter_mut().enumerate() {
-                *value = L::load(from.add((i * N + j) * step));
+                *value = L::load(from.offset((i * N + j) as isize * step));
             }
         }
         square

@@ -8,6 +8,7 @@ use super::{AREA, Layout, VECTOR, Winograd, transform_source};
 use crate::ops::Isa;
 use crate::ops::lanes::{self, Element, Kernel, Lanes};
 use crate::ops::parallel::{Disjoint, part as share, with_scratch, with_scratch_of};
+use crate::ops::transpose::transpose;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -252,7 +253,8 @@ impl<'a, N: Element> Gradient<'a, N> {
     fn write(&self, part: &Part, all: &Part, sums: Disjoint, dw: Disjoint) {
         let (channels, out) = (self.winograd.source_channels, part.out.len());
         let volume = self.winograd.depth_taps * TAPS * TAPS;
-        with_scratch(volume * VECTOR * out, |filters| {
+        // `[channel, tap, out]`.
+        with_scratch(VECTOR * volume * out, |filters| {
             for first in part.channels.clone().step_by(VECTOR) {
                 for tap in 0..self.winograd.depth_taps {
                     for channel in first..first + VECTOR {
@@ -261,24 +263,18 @@ impl<'a, N: Element> Gradient<'a, N> {
                             sums: sums.at(start, (AREA - 1) * all.point(self.winograd) + out),
                             point: all.point(self.winograd),
                             out,
-                            filters: filters[(tap * TAPS * TAPS * VECTOR + channel - first) * out..].as_mut_ptr(),
-                            tap: VECTOR * out,
+                            filters: filters[((channel - first) * volume + tap * TAPS * TAPS) * out..].as_mut_ptr(),
+                            tap: out,
                         };
                         // SAFETY: the 36 points are there and nobody writes them any more, and `filters` has
                         // space for the taps of the channel.
                         unsafe { lanes::run(self.isa, kernel) }
                     }
                 }
-                for (i, o) in part.out.clone().enumerate() {
-                    let start = (o * channels + first) * volume;
-                    // SAFETY: no other task has these output channels and channels.
-                    let of_out = unsafe { dw.slice(start..start + VECTOR * volume) };
-                    for (channel, filter) in of_out.chunks_exact_mut(volume).enumerate() {
-                        for (tap, value) in filter.iter_mut().enumerate() {
-                            *value = filters[(tap * VECTOR + channel) * out + i];
-                        }
-                    }
-                }
+                let pitch = channels * volume;
+                let to = dw.at((part.out.start * channels + first) * volume, (out - 1) * pitch + VECTOR * volume);
+                // SAFETY: no other task has these output channels and channels.
+                unsafe { transpose(self.isa, [VECTOR * volume, out], filters, out, to, pitch) }
             }
         });
     }
@@ -332,7 +328,7 @@ impl Kernel for TransformSums {
         // SAFETY: the caller's promise.
         unsafe {
             for channel in (0..self.out).step_by(L::WIDTH) {
-                let points = transform::load(self.sums.add(channel), self.point);
+                let points = transform::load(self.sums.add(channel), self.point as isize);
                 let taps = in_both_axes::<transform::FilterTransposed, L, POINTS, TAPS>(points);
                 transform::store(&taps, self.filters.add(channel), self.tap);
             }
