@@ -190,6 +190,7 @@ fn larger() -> Vec<Case<2>> {
         ([64, 2, 2, 130], [96, 130, 3, 3], same),
         ([40, 1, 1, 256], [128, 256, 3, 3], same),
         ([130, 1, 1, 512], [10, 512, 1, 1], Geometry::default()),
+        ([5, 15, 13, 72], [72, 72, 1, 1], Geometry::default()),
         ([4, 15, 15, 64], [128, 64, 1, 1], Geometry { stride: [2, 2], ..Geometry::default() }),
         ([4, 12, 12, 128], [128, 4, 3, 3], Geometry { groups: 32, ..same }),
         ([4, 12, 12, 96], [96, 1, 3, 3], Geometry { groups: 96, ..half }),
@@ -202,18 +203,39 @@ fn larger() -> Vec<Case<2>> {
     cases.map(|(x, weight, geometry)| Case { x: x.to_vec(), weight: weight.to_vec(), geometry }).to_vec()
 }
 
+/// Of Winograd's tiles in planes: tasks that begin in one plane and end in the next, at the last of them too.
+fn larger_in_planes() -> Vec<Case<3>> {
+    let cases = [
+        ([2, 5, 12, 9, 64], [64, 64, 3, 3, 3], [1, 1, 1]),
+        ([3, 4, 19, 8, 32], [48, 32, 3, 3, 3], [0, 1, 2]),
+        ([1, 3, 21, 13, 16], [32, 16, 2, 3, 3], [1, 1, 1]),
+    ];
+    let case = |(x, weight, padding): ([usize; 5], [usize; 5], [usize; 3])| Case {
+        x: x.to_vec(),
+        weight: weight.to_vec(),
+        geometry: Geometry { padding, ..Geometry::default() },
+    };
+    cases.map(case).to_vec()
+}
+
 #[test]
 fn kernels_equal_the_reference_on_real_shapes_and_bits_do_not_depend_on_threads() -> Result<()> {
+    assert!(larger_in_planes().iter().all(|case| cpu::by_winograd(&case.problem())));
+    equal_the_reference_with_any_threads("larger", larger())?;
+    equal_the_reference_with_any_threads("larger in planes", larger_in_planes())
+}
+
+fn equal_the_reference_with_any_threads<const D: usize>(name: &str, cases: Vec<Case<D>>) -> Result<()> {
     let pools = [1, 2, 3]
         .map(|threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be had"));
-    for (index, case) in larger().into_iter().enumerate() {
+    for (index, case) in cases.into_iter().enumerate() {
         let problem = case.problem();
-        let mut stream = stream("larger", index);
+        let mut stream = stream(name, index);
         let (x, w) = (normal(&mut stream, &case.x)?, normal(&mut stream, &case.weight)?);
-        let g = normal(&mut stream, problem.output_shape(2).dims())?;
+        let g = normal(&mut stream, problem.output_shape(D).dims())?;
         let half = [rounded(&x)?, rounded(&w)?, rounded(&g)?];
-        let expected = oracle::<2>(&x, &w, &g, &problem)?;
-        let expected_half = oracle::<2>(&half[0], &half[1], &half[2], &problem)?;
+        let expected = oracle::<D>(&x, &w, &g, &problem)?;
+        let expected_half = oracle::<D>(&half[0], &half[1], &half[2], &problem)?;
         for isa in Isa::available() {
             let run = || -> Result<[([f64; 3], Vec<u32>); 2]> {
                 Ok([

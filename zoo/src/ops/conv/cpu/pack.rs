@@ -127,7 +127,7 @@ fn pack_pointwise<P: Of<f32>>(
 }
 
 /// Writes what leads from `sources` to `targets`, of filters `[out, channel, tap]` of so many channels and taps, as
-/// `[source, tap, column]`. Columns behind the last target are left as they are.
+/// `[source, tap, column]`. Columns behind the last target are zero.
 #[expect(clippy::too_many_arguments, reason = "a matrix of filters, which part of it, and where to")]
 pub(super) fn lay_out(
     isa: Isa,
@@ -141,6 +141,9 @@ pub(super) fn lay_out(
 ) {
     assert!(targets.len() <= columns, "a column for each target");
     let block = &mut block[..sources.len() * volume * columns];
+    if targets.len() < columns {
+        block.fill(0.0);
+    }
     match pass {
         Pass::Forward => {
             let filters = &filters[(targets.start * channels + sources.start) * volume..];

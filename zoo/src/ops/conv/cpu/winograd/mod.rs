@@ -122,10 +122,12 @@ impl Winograd {
             let plane = place.depth.saturating_add_signed(planes).min(depth - 1);
             (place.image * depth + plane) * height + (place.at[0] + further).min(height)
         };
-        match tiles.is_empty() {
-            true => 0..0,
-            false => row(tiles.start, 0) * width * channels..row(tiles.end - 1, OUTPUTS) * width * channels,
+        if tiles.is_empty() {
+            return 0..0;
         }
+        // Where planes end, the last tiles may lie above the first ones.
+        let first = row(tiles.start, 0);
+        first * width * channels..row(tiles.end - 1, OUTPUTS).max(first) * width * channels
     }
 
     fn tile(&self, index: usize) -> Place {
@@ -325,9 +327,6 @@ impl Filters {
             let sources = block * VECTOR..(block + 1) * VECTOR;
             // `[source, tap, column]`: stays in the first-level cache.
             with_scratch(VECTOR * volume * self.columns, |taps| {
-                if targets.len() < self.columns {
-                    taps.fill(0.0);
-                }
                 lay_out(isa, pass, weight, [in_channels, volume], sources.clone(), &targets, self.columns, taps);
                 for tap in 0..depth_taps {
                     let line = (panel - self.panels.start) * self.depth + tap * source + sources.start;
