@@ -97,6 +97,12 @@ pub(in super::super) trait Of<N: Element>: Panel {
     /// `number`, rounded where it has to be.
     fn of(number: N) -> Self;
 
+    /// The numbers of a map, where it holds what panels do.
+    fn in_place(map: &[N]) -> Option<&[Self]> {
+        let _ = map;
+        None
+    }
+
     /// Writes the numbers of `from`.
     #[inline(always)]
     fn copy(from: &[N], to: &mut [Self]) {
@@ -113,6 +119,10 @@ impl Of<f32> for f32 {
     #[inline(always)]
     fn of(number: f32) -> f32 {
         number
+    }
+
+    fn in_place(map: &[f32]) -> Option<&[f32]> {
+        Some(map)
     }
 
     #[inline(always)]

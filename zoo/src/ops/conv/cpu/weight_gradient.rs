@@ -17,6 +17,9 @@ use std::ops::Range;
 /// first-level cache. Of numbers of half the size twice as many.
 const PIXELS: usize = 192;
 
+/// Bytes of a pixel, at most, that is multiplied where it lies: with more, the lines of a tile fall into few cache sets.
+const IN_PLACE: usize = 2048;
+
 /// Sums of a weight gradient, in numbers, that may be kept beside each other for ranges of pixels.
 const SPLIT_SUMS: usize = 1 << 20;
 
@@ -164,13 +167,18 @@ impl<N: Map, P: Of<N>> WeightTask<'_, N, P> {
         let sums_of = |panel: usize, row: usize| self.sums_start + (panel * self.depth + row) * width;
         let longest = self.pieces.iter().map(|piece| piece.len).max().unwrap_or(0);
         let tiles_of = |piece: &Piece| piece.len.div_ceil(self.isa.rows());
+        let pixel = self.slabs.source * self.slabs.count;
+        let in_place = P::in_place(self.x).filter(|_| self.walk.is_pointwise() && size_of::<P>() * pixel <= IN_PLACE);
         let distances: Vec<usize> = (0..self.isa.rows()).map(|row| row * width).collect();
         let mut started = vec![false; self.pieces.len()];
         let mut rows = Vec::new();
         let calls = self.pieces.iter().map(tiles_of).sum::<usize>() * panels;
         let block_room = P::room(self.block);
         let own_len = if self.packed.is_none() { block_room * panel_len } else { 0 };
-        let gathered_len = longest.div_ceil(self.isa.rows()) * self.tile_len(block_room);
+        let gathered_len = match in_place {
+            Some(_) => 0,
+            None => longest.div_ceil(self.isa.rows()) * self.tile_len(block_room),
+        };
         with_scratch_of(own_len + gathered_len, |scratch: &mut [P]| {
             let (own, gathered) = scratch.split_at_mut(own_len);
             for block in blocks {
@@ -193,18 +201,30 @@ impl<N: Map, P: Of<N>> WeightTask<'_, N, P> {
                 for (piece, started) in self.pieces.iter().zip(&mut started) {
                     let tiles = tiles_of(piece);
                     let tile_len = self.tile_len(room);
-                    let gathered = &mut gathered[..tiles * tile_len];
-                    let Some(read) = vectorised(|| self.gather(piece, &rows, gathered)) else { continue };
+                    let read = match in_place {
+                        Some(_) => Some(0..room),
+                        None => vectorised(|| self.gather(piece, &rows, &mut gathered[..tiles * tile_len])),
+                    };
+                    let Some(read) = read else { continue };
                     for panel in 0..panels {
                         let b = &dy[(panel * room + read.start) * columns..][..read.len() * columns];
                         let tile_columns = columns.min(self.slabs.target - panel * columns);
                         for i in 0..tiles {
                             let part = part(piece.len, tiles, i);
                             let start = sums_of(panel, piece.start + part.start);
+                            let (a, pitch) = match in_place {
+                                Some(x) => {
+                                    // Of a pass that reads in place, rows are pixels in their order.
+                                    let first = range.start * pixel + self.slab * self.slabs.source + piece.start;
+                                    let len = (read.len() - 1) * pixel + part.len();
+                                    (&x[first + part.start..][..len], pixel)
+                                }
+                                None => (&gathered[i * tile_len + read.start * line..], line * P::SIDE),
+                            };
                             let tile = Tile {
                                 depth: read.len(),
-                                a: gathered[i * tile_len + read.start * line..].as_ptr(),
-                                step: line * P::SIDE,
+                                a: a.as_ptr(),
+                                step: pitch,
                                 b: b.as_ptr(),
                                 c: self.sums.at(start, (part.len() - 1) * width + tile_columns),
                                 rows: distances.as_ptr(),
