@@ -1,7 +1,5 @@
 //! Where the allocator puts memory, and what it does with memory that was given back.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-
 /// Tells the allocator to keep freed memory rather than return it to the system, for a process that trains or
 /// predicts. The maps of a network are made anew at every step, and the page faults of fresh memory cost a fifth
 /// of a step. The peak of resident memory stays what it is.
@@ -35,36 +33,18 @@ pub fn keep_freed_memory() {
 /// A vector of AVX-512 is as long as a cache line, and one that lies across two of them is read and written twice as slowly:
 /// convolutions of maps that begin anywhere take 2 to 10 % longer. It concerns glibc's allocator; elsewhere blocks
 /// lie as the system puts them.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LineAllocator;
 
+/// The system's allocator, as it is: only glibc's is known to put large blocks behind a cache line's beginning.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-// SAFETY: the system's allocator, as it is.
-unsafe impl GlobalAlloc for LineAllocator {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promise, here and below.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: as above.
-        unsafe { System.dealloc(block, layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: as above.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: as above.
-        unsafe { System.realloc(block, layout, size) }
-    }
-}
+pub use std::alloc::System as LineAllocator;
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod lines {
-    use super::{GlobalAlloc, Layout, LineAllocator, System};
+    use super::LineAllocator;
+    use std::alloc::{GlobalAlloc, Layout, System};
 
     /// glibc's functions, with their signatures (malloc.h).
     mod glibc {
@@ -162,6 +142,7 @@ mod lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::alloc::{GlobalAlloc, Layout};
 
     #[test]
     fn large_blocks_begin_at_a_line_zeroed_ones_too_and_keep_what_they_hold() {

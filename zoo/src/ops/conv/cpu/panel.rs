@@ -98,8 +98,7 @@ pub(in super::super) trait Of<N: Element>: Panel {
     fn of(number: N) -> Self;
 
     /// The numbers of a map, where it holds what panels do.
-    fn in_place(map: &[N]) -> Option<&[Self]> {
-        let _ = map;
+    fn in_place(_: &[N]) -> Option<&[Self]> {
         None
     }
 

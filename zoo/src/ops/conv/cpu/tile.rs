@@ -45,6 +45,14 @@ impl Ahead {
         let start = numbers.cast::<N>().wrapping_add(part.start).cast();
         Ahead { start, step: (part.len() * size_of::<N>()).div_ceil(depth.max(1)) }
     }
+
+    /// As [`Self::share`], of several places by turns.
+    pub(super) fn by_turns<N>(places: &[&[N]], calls: usize, i: usize, depth: usize) -> Self {
+        match places.get(i % places.len().max(1)) {
+            Some(numbers) => Self::share(*numbers, calls.div_ceil(places.len()), i / places.len(), depth),
+            None => Self::NOTHING,
+        }
+    }
 }
 
 impl Isa {

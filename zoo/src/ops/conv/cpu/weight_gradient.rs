@@ -231,11 +231,7 @@ impl<N: Map, P: Of<N>> WeightTask<'_, N, P> {
                                 columns: tile_columns,
                                 accumulate: *started,
                                 finish: None,
-                                // By turns of both operands.
-                                ahead: match call % 2 {
-                                    0 => Ahead::share(next_x, calls.div_ceil(2), call / 2, read.len()),
-                                    _ => Ahead::share(next_dy, calls / 2, call / 2, read.len()),
-                                },
+                                ahead: Ahead::by_turns(&[next_x, next_dy], calls, call, read.len()),
                             };
                             call += 1;
                             // SAFETY: `gathered` and `b` hold the pixels of `read`; `at` checked the sums, which

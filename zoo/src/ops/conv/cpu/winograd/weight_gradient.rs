@@ -235,10 +235,7 @@ impl<'a, N: Element> Gradient<'a, N> {
                         columns: tile_columns,
                         accumulate: block > 0,
                         finish: None,
-                        ahead: match upcoming.get(call % 2) {
-                            Some(numbers) => Ahead::share(*numbers, calls.div_ceil(2), call / 2, tiles),
-                            None => Ahead::NOTHING,
-                        },
+                        ahead: Ahead::by_turns(upcoming, calls, call, tiles),
                     };
                     call += 1;
                     // SAFETY: `points` holds a line and `b` a row of the panel for each tile; `at` checked the
