@@ -30,6 +30,7 @@ pub mod profile;
 pub mod scale;
 pub mod shortcut;
 mod tape;
+mod tasks;
 mod transpose;
 pub mod upsample;
 

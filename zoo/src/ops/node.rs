@@ -9,10 +9,10 @@ use super::number::Number;
 use super::parallel::{Disjoint, output};
 use super::profile::{self, Pass};
 use super::tape;
+use super::tasks;
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Result, Shape, Storage, StorageRef, Tensor,
 };
-use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::ops::{Deref, Range};
 use std::sync::{Arc, Mutex};
@@ -84,12 +84,7 @@ pub(crate) fn fill<N: Number>(len: usize, piece: usize, write: impl Fn(usize, &m
         });
     };
     // SAFETY: each value lies in a piece, and is written before `write` sees it.
-    let filled = unsafe {
-        output(len, |out| match pieces {
-            0 | 1 => (0..pieces).for_each(|i| write(out, i)),
-            _ => (0..pieces).into_par_iter().for_each(|i| write(out, i)),
-        })
-    };
+    let filled = unsafe { output(len, |out| tasks::for_each(pieces, |i| write(out, i))) };
     filled.expect("memory for what is as large as an operand")
 }
 

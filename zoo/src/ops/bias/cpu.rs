@@ -2,7 +2,7 @@
 
 use crate::ops::node::fill;
 use crate::ops::number::Number;
-use rayon::prelude::*;
+use crate::ops::tasks;
 
 /// Numbers of a task.
 const CHUNK: usize = 1 << 15;
@@ -22,12 +22,14 @@ pub(super) fn add_bias<N: Number>(x: &[N], bias: &[f32]) -> Vec<N> {
 
 /// The sum of the rows of `x[.., channels]`; chunks are summed in their order, whatever the threads.
 pub(super) fn sum_of_rows<N: Number>(x: &[N], channels: usize) -> Vec<f32> {
-    let sum = |rows: &[N]| {
+    let rows = rows_of_chunk(channels) * channels.max(1);
+    let sum = |chunk: usize| {
+        let rows = &x[chunk * rows..x.len().min((chunk + 1) * rows)];
         let mut sums = vec![0f32; channels];
         rows.chunks_exact(channels).for_each(|row| add(&mut sums, row));
         sums
     };
-    let partial: Vec<Vec<f32>> = x.par_chunks(rows_of_chunk(channels) * channels.max(1)).map(sum).collect();
+    let partial = tasks::map(x.len().div_ceil(rows), sum);
     let mut sums = vec![0f32; channels];
     partial.iter().for_each(|part| add(&mut sums, part));
     sums

@@ -6,8 +6,8 @@ use crate::ops::Isa;
 use crate::ops::lanes::{self, Element, Kernel, Lanes};
 use crate::ops::node::{TASK, record, values_of};
 use crate::ops::parallel::{Disjoint, bypasses_caches, output};
+use crate::ops::tasks;
 use candle_core::{Device, Result, Tensor};
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// Cells of the largest box that there may be.
@@ -33,7 +33,7 @@ fn forward<N: Element>(isa: Isa, x: &[N], plan: &Plan) -> Result<(Vec<N>, Vec<u8
     let y = unsafe {
         output(winners.len(), |y| {
             let per_task = rows_a_task(row);
-            winners.par_chunks_mut((per_task * row).max(1)).enumerate().for_each(|(task, winners)| {
+            tasks::for_each_chunk(&mut winners, per_task * row, |task, winners| {
                 for (i, winners) in winners.chunks_exact_mut(row).enumerate() {
                     let number = task * per_task + i;
                     // SAFETY: no two tasks share a row.
@@ -54,7 +54,7 @@ fn backward<N: Element>(isa: Isa, dy: &[N], winners: &[u8], plan: &Plan) -> Resu
     let over = Covering { depths, heights, widths };
     let per_task = rows_a_task(row);
     let write = |dx: Disjoint<N>| {
-        (0..rows.div_ceil(per_task)).into_par_iter().for_each(|task| {
+        tasks::for_each(rows.div_ceil(per_task), |task| {
             let rows = task * per_task..((task + 1) * per_task).min(rows);
             // SAFETY: no two tasks share a row.
             let dx = unsafe { dx.slice(rows.start * row..rows.end * row) };

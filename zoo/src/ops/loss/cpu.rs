@@ -1,7 +1,7 @@
 use super::Checked;
 use crate::ops::node::{fill_rows, record, values};
+use crate::ops::tasks;
 use candle_core::{Device, Result, Tensor};
-use rayon::prelude::*;
 
 pub(super) fn cross_entropy(logits: &Tensor, target: Checked, smoothing: f64) -> Result<Tensor> {
     let logits = logits.contiguous()?;
@@ -37,7 +37,8 @@ fn with_slices<R>(target: &Checked, run: impl FnOnce(Target) -> Result<R>) -> Re
 
 /// The loss, and each sample's `lse`.
 fn forward(x: &[f32], target: &Target<'_>, classes: usize, smoothing: f64) -> (f32, Vec<f64>) {
-    let of_sample = |(i, x): (usize, &[f32])| {
+    let of_sample = |i: usize| {
+        let x = &x[i * classes..][..classes];
         let lse = log_sum_exp(x);
         let given = match *target {
             Target::Classes(indices) => lse - f64::from(x[indices[i] as usize]),
@@ -53,8 +54,7 @@ fn forward(x: &[f32], target: &Target<'_>, classes: usize, smoothing: f64) -> (f
         let uniform = x.iter().map(|&x| lse - f64::from(x)).sum::<f64>() / classes as f64;
         ((1. - smoothing) * given + smoothing * uniform, lse)
     };
-    let (losses, normalisers): (Vec<f64>, Vec<f64>) =
-        x.par_chunks_exact(classes).enumerate().map(of_sample).collect::<Vec<_>>().into_iter().unzip();
+    let (losses, normalisers): (Vec<f64>, Vec<f64>) = tasks::map(x.len() / classes, of_sample).into_iter().unzip();
     ((losses.iter().sum::<f64>() / losses.len() as f64) as f32, normalisers)
 }
 

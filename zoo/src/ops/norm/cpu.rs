@@ -9,8 +9,8 @@ use crate::ops::lanes::{self, Element};
 use crate::ops::moments::{AddMoments, BLOCK, InOrder, Joined, Moments};
 use crate::ops::node::{Gradients, TASK, record, record_with_result, values, values_of};
 use crate::ops::parallel::{Disjoint, bypasses_caches, output};
+use crate::ops::tasks;
 use candle_core::{Device, Result, Tensor};
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// Normalises with `statistics`, through which the gradient flows too where they are `of_x`.
@@ -140,8 +140,9 @@ impl Task {
 }
 
 /// Runs the last task first. Results in the order of the tasks.
-fn backwards<R: Send>(tasks: &[Task], run: impl Fn(&Task) -> R + Sync + Send) -> Vec<R> {
-    let mut results: Vec<R> = tasks.par_iter().rev().map(run).collect();
+fn backwards<R: Send>(tasks: &[Task], run: impl Fn(&Task) -> R + Sync) -> Vec<R> {
+    let last = tasks.len().saturating_sub(1);
+    let mut results = tasks::map(tasks.len(), |i| run(&tasks[last - i]));
     results.reverse();
     results
 }
@@ -227,7 +228,7 @@ impl Norm {
         let tasks = Task::all(self.extent);
         let write = |buffer: Disjoint<N>| {
             // SAFETY: no two tasks share a row.
-            tasks.par_iter().for_each(|task| run(task, unsafe { buffer.slice(task.values(self.extent)) }));
+            tasks::for_each(tasks.len(), |i| run(&tasks[i], unsafe { buffer.slice(tasks[i].values(self.extent)) }));
         };
         // SAFETY: the tasks have all rows between them, and `run` writes all that it gets.
         unsafe { output(len, write) }

@@ -1,7 +1,7 @@
 use crate::ops::node::{TASK, fill_rows, record, values, values_of};
 use crate::ops::number::Number;
+use crate::ops::tasks;
 use candle_core::{Device, Result, Tensor};
-use rayon::prelude::*;
 
 pub(super) fn scale<N: Number>(x: &Tensor, s: &Tensor) -> Result<Tensor> {
     let (x, s) = (x.contiguous()?, s.contiguous()?);
@@ -33,7 +33,8 @@ fn product<N: Number>(x: &[N], s: &[f32], (samples, channels): (usize, usize)) -
 fn sums<N: Number>(a: &[N], b: &[N], (samples, channels): (usize, usize)) -> Vec<f32> {
     let sample = (a.len() / samples.max(1)).max(1);
     let piece = (TASK / channels).clamp(1, 256) * channels;
-    let of_sample = |(a, b): (&[N], &[N])| {
+    let of_sample = |i: usize| {
+        let [a, b] = [a, b].map(|values| &values[i * sample..][..sample]);
         let mut sums = vec![0f64; channels];
         for (a, b) in a.chunks(piece).zip(b.chunks(piece)) {
             let mut partial = vec![0f32; channels];
@@ -46,7 +47,7 @@ fn sums<N: Number>(a: &[N], b: &[N], (samples, channels): (usize, usize)) -> Vec
         }
         sums.into_iter().map(|sum| sum as f32).collect::<Vec<f32>>()
     };
-    let mut all = a.par_chunks(sample).zip(b.par_chunks(sample)).map(of_sample).collect::<Vec<_>>().concat();
+    let mut all = tasks::map(a.len() / sample, of_sample).concat();
     all.resize(samples * channels, 0.);
     all
 }

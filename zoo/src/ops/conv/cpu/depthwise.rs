@@ -6,7 +6,7 @@ use super::{Operands, TASKS};
 use crate::ops::Isa;
 use crate::ops::lanes::Element;
 use crate::ops::parallel::{Disjoint, part, with_scratch};
-use rayon::prelude::*;
+use crate::ops::tasks;
 
 /// Positions of a task.
 const ROWS: usize = 64;
@@ -16,7 +16,7 @@ pub(super) fn pass<N: Element>(isa: Isa, problem: &Problem, walk: &Walk, operand
     let Operands { source, weight, finish, target, observed } = operands;
     let channels = problem.channels;
     let (pieces, filters) = (pieces(walk, channels), by_tap(problem, walk, weight.values));
-    (0..walk.len().div_ceil(ROWS)).into_par_iter().for_each_init(Vec::new, |rows, task| {
+    tasks::for_each_init(walk.len().div_ceil(ROWS), Vec::new, |rows, task| {
         walk.rows(task * ROWS..((task + 1) * ROWS).min(walk.len()), rows);
         with_scratch(channels, |sums| {
             for row in &*rows {
@@ -49,7 +49,7 @@ pub(super) fn weight_gradient<N: Element>(isa: Isa, problem: &Problem, walk: &Wa
     let len = taps.len() * channels;
     let splits = walk.len().div_ceil(ROWS).clamp(1, TASKS);
     with_scratch(splits * len, |sums| {
-        sums.par_chunks_mut(len.max(1)).enumerate().for_each_init(Vec::new, |rows, (split, sums)| {
+        tasks::for_each_chunk_init(sums, len, Vec::new, |rows, split, sums| {
             sums.fill(0.0);
             walk.rows(part(walk.len(), splits, split), rows);
             for row in rows {

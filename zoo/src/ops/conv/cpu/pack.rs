@@ -7,8 +7,8 @@ use super::walk::Reduction;
 use crate::ops::Isa;
 use crate::ops::isa::vectorised;
 use crate::ops::parallel::{Disjoint, part, with_scratch};
+use crate::ops::tasks;
 use crate::ops::transpose::transpose;
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// Which channels of the weight a pass reads, and which it writes.
@@ -36,7 +36,7 @@ pub(super) fn pack<P: Of<f32>>(
 ) {
     let (depth, panels) = (reduction.len, slabs.target.div_ceil(columns));
     let (group_channels, group_out, volume) = (problem.group_channels(), problem.group_out_channels(), problem.taps());
-    packed.par_chunks_mut(depth * columns).enumerate().for_each(|(chunk, packed)| {
+    tasks::for_each_chunk(packed, depth * columns, |chunk, packed| {
         let (slab, panel) = (chunk / panels, chunk % panels);
         let targets = panel * columns..((panel + 1) * columns).min(slabs.target);
         if slabs.merged > 1 || targets.len() < columns || depth > reduction.taps.len() * slabs.source {
@@ -176,7 +176,7 @@ pub(super) fn unpack(
     let panels = slabs.target.div_ceil(width);
     let depth = taps.len() * slabs.source;
     if slabs.merged == 1 && taps.len() == volume {
-        (0..slabs.count * panels).into_par_iter().for_each(|task| {
+        tasks::for_each(slabs.count * panels, |task| {
             let (slab, panel) = (task / panels, task % panels);
             let lanes = panel * width..((panel + 1) * width).min(slabs.target);
             let (first, len) = (slab * slabs.target + lanes.start, group_channels * volume);
@@ -196,9 +196,9 @@ pub(super) fn unpack(
         });
         return;
     }
-    let tasks = problem.out_channels.div_ceil(BLOCK);
-    (0..tasks).into_par_iter().for_each(|task| {
-        let outs = part(problem.out_channels, tasks, task);
+    let blocks = problem.out_channels.div_ceil(BLOCK);
+    tasks::for_each(blocks, |task| {
+        let outs = part(problem.out_channels, blocks, task);
         let out_len = group_channels * volume;
         // SAFETY: tasks own disjoint output channels.
         let gradient = unsafe { gradient.slice(outs.start * out_len..outs.end * out_len) };

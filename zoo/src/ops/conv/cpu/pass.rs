@@ -15,8 +15,8 @@ use crate::ops::Isa;
 use crate::ops::isa::vectorised;
 use crate::ops::lanes;
 use crate::ops::parallel::{Disjoint, part, with_scratch, with_scratch_of};
+use crate::ops::tasks;
 use candle_core::DType;
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// Rows of a block: its gathered panel stays in the second-level cache.
@@ -72,7 +72,7 @@ pub(super) fn dense<N: Map, P: Of<N> + Of<f32>>(
                 reads_in_order,
             };
             if column_parts == 1 {
-                (0..row_blocks * slabs.count).into_par_iter().with_max_len(1).for_each_init(Vec::new, |rows, task| {
+                tasks::for_each_init(row_blocks * slabs.count, Vec::new, |rows, task| {
                     let (slab, row_block) = (task % slabs.count, task / slabs.count);
                     walk.rows(range(row_block), rows);
                     with_scratch_of(rows.len() * P::PITCH, |gathered: &mut [P]| {
@@ -91,17 +91,16 @@ pub(super) fn dense<N: Map, P: Of<N> + Of<f32>>(
             // The tasks of a block of rows read the same windows: gather them once for all.
             let gathered_len = block * P::PITCH;
             with_scratch_of(row_blocks * slabs.count * blocks.len() * gathered_len, |gathered: &mut [P]| {
-                let reduced: Vec<Option<Range<usize>>> = gathered
-                    .par_chunks_mut(gathered_len)
-                    .enumerate()
-                    .map_init(Vec::new, |rows, (task, gathered)| {
-                        let (block, task) = (task % blocks.len(), task / blocks.len());
-                        walk.rows(range(task / slabs.count), rows);
-                        pass.gather(task % slabs.count, block, rows, gathered)
-                    })
-                    .collect();
-                let tasks = row_blocks * slabs.count * column_parts;
-                (0..tasks).into_par_iter().with_max_len(1).for_each_init(Vec::new, |rows, task| {
+                let gathers = row_blocks * slabs.count * blocks.len();
+                let to = Disjoint::new(gathered);
+                let reduced: Vec<Option<Range<usize>>> = tasks::map_init(gathers, Vec::new, |rows, task| {
+                    // SAFETY: no two tasks have the same number.
+                    let gathered = unsafe { to.slice(task * gathered_len..(task + 1) * gathered_len) };
+                    let (block, task) = (task % blocks.len(), task / blocks.len());
+                    walk.rows(range(task / slabs.count), rows);
+                    pass.gather(task % slabs.count, block, rows, gathered)
+                });
+                tasks::for_each_init(row_blocks * slabs.count * column_parts, Vec::new, |rows, task| {
                     let (of_columns, task) = (task % column_parts, task / column_parts);
                     walk.rows(range(task / slabs.count), rows);
                     let panels = part(panels, column_parts, of_columns);

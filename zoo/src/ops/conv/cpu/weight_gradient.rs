@@ -10,7 +10,7 @@ use super::{Slabs, TASKS};
 use crate::ops::Isa;
 use crate::ops::isa::vectorised;
 use crate::ops::parallel::{Disjoint, part, with_scratch, with_scratch_of};
-use rayon::prelude::*;
+use crate::ops::tasks;
 use std::ops::Range;
 
 /// Pixels that one call of the micro-kernel reduces in the weight gradient: both its operands stay in the
@@ -45,7 +45,7 @@ pub(super) fn dense<N: Map, P: Of<N>>(isa: Isa, problem: &Problem, walk: &Walk, 
     let pieces = walk.pieces(slabs.source, slabs.count == 1, f32::DEPTH, 1);
     // Tasks with some of the pieces do not touch the order of a sum, but they read the same rows of dy: only where threads
     // would have nothing to do.
-    let (tasks, threads) = (splits * slabs.count, rayon::current_num_threads());
+    let (tasks, threads) = (splits * slabs.count, tasks::threads());
     let piece_parts = match tasks >= TASKS || (tasks >= 2 * threads && tasks.is_multiple_of(threads)) {
         true => 1,
         false => TASKS.div_ceil(tasks).min(pieces.len()).max(1),
@@ -54,7 +54,7 @@ pub(super) fn dense<N: Map, P: Of<N>>(isa: Isa, problem: &Problem, walk: &Walk, 
 
     let sums_of = |sums: Disjoint| {
         let compute = |packed: Option<&[P]>| {
-            (0..splits * slabs.count * piece_parts).into_par_iter().with_max_len(1).for_each(|task| {
+            tasks::for_each(splits * slabs.count * piece_parts, |task| {
                 let (piece_part, task) = (task % piece_parts, task / piece_parts);
                 let (slab, split) = (task % slabs.count, task / slabs.count);
                 let task = WeightTask {
@@ -81,14 +81,11 @@ pub(super) fn dense<N: Map, P: Of<N>>(isa: Isa, problem: &Problem, walk: &Walk, 
             let packed_len = pixel_blocks * block_room * panel_len;
             with_scratch_of(slabs.count * packed_len, |packed: &mut [P]| {
                 for (slab, packed) in packed.chunks_exact_mut(packed_len.max(1)).enumerate() {
-                    packed.par_chunks_mut(block_room * panel_len).enumerate().for_each_init(
-                        Vec::new,
-                        |rows, (i, packed)| {
-                            walk.rows(i * block..((i + 1) * block).min(walk.len()), rows);
-                            let packed = &mut packed[..P::room(rows.len()) * panel_len];
-                            vectorised(|| pack_gradient(&slabs, slab, columns, rows, dy, packed));
-                        },
-                    );
+                    tasks::for_each_chunk_init(packed, block_room * panel_len, Vec::new, |rows, i, packed| {
+                        walk.rows(i * block..((i + 1) * block).min(walk.len()), rows);
+                        let packed = &mut packed[..P::room(rows.len()) * panel_len];
+                        vectorised(|| pack_gradient(&slabs, slab, columns, rows, dy, packed));
+                    });
                 }
                 compute(Some(packed));
             });
@@ -98,7 +95,7 @@ pub(super) fn dense<N: Map, P: Of<N>>(isa: Isa, problem: &Problem, walk: &Walk, 
         sums_of(Disjoint::new(sums));
         let (first, others) = sums.split_at_mut(len);
         let others = &*others;
-        first.par_chunks_mut(CHUNK).enumerate().for_each(|(i, first)| {
+        tasks::for_each_chunk(first, CHUNK, |i, first| {
             for other in others.chunks_exact(len.max(1)) {
                 for (sum, other) in first.iter_mut().zip(&other[i * CHUNK..]) {
                     *sum += other;

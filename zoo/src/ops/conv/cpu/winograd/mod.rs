@@ -19,7 +19,7 @@ use super::{Operands, TASKS};
 use crate::ops::Isa;
 use crate::ops::lanes::{self, Element, Kernel, Lanes};
 use crate::ops::parallel::{Disjoint, part, with_scratch, with_scratch_of};
-use rayon::prelude::*;
+use crate::ops::tasks;
 use std::ops::Range;
 use transform::{OUTPUTS, POINTS, TAPS, in_both_axes};
 
@@ -185,8 +185,8 @@ impl Layout {
 
     /// Cuts a block of tiles into `parts` for as many tasks, `f` of some tiles and the number in the block of the first
     /// of them. Tiles that lie side by side are one task's.
-    fn in_parts(&self, parts: usize, tiles: Range<usize>, f: impl Fn(Range<usize>, usize) + Sync + Send) {
-        (0..parts).into_par_iter().with_max_len(1).for_each(|i| {
+    fn in_parts(&self, parts: usize, tiles: Range<usize>, f: impl Fn(Range<usize>, usize) + Sync) {
+        tasks::for_each(parts, |i| {
             let of = part(tiles.len().div_ceil(self.side), parts, i);
             let of = of.start * self.side..(of.end * self.side).min(tiles.len());
             f(tiles.start + of.start..tiles.start + of.end, of.start);
@@ -231,7 +231,7 @@ pub(super) fn pass<N: Element, P: Panel>(
     let form = || Form::Winograd(isa, P::DTYPE, chunk);
     if !shared {
         weight.with_filters(form, chunk_len, transform_all, |transformed| {
-            (0..all_blocks).into_par_iter().with_max_len(1).for_each(|i| {
+            tasks::for_each(all_blocks, |i| {
                 with_scratch_of(layout.len(), |points: &mut [P]| {
                     task.transform(range(i), 0, Disjoint::new(points));
                     let upcoming = task.upcoming(range(i), range(i + 1));
@@ -250,13 +250,13 @@ pub(super) fn pass<N: Element, P: Panel>(
         for first in (0..all_blocks).step_by(group) {
             let blocks = first..(first + group).min(all_blocks);
             with_scratch_of(blocks.len() * layout.len(), |points: &mut [P]| {
-                points.par_chunks_mut(layout.len()).enumerate().for_each(|(i, points)| {
+                tasks::for_each_chunk(points, layout.len(), |i, points| {
                     let points = Disjoint::new(points);
                     layout.in_parts(PARTS, range(first + i), |tiles, first| task.transform(tiles, first, points));
                 });
                 let of_block = |i: usize| &points[(i - first) * layout.len()..][..layout.len()];
                 if once {
-                    (0..chunks).into_par_iter().with_max_len(1).for_each(|chunk| {
+                    tasks::for_each(chunks, |chunk| {
                         with_scratch_of(chunk_len, |transformed: &mut [P]| {
                             transform_chunk(chunk, transformed);
                             for i in blocks.clone() {
@@ -265,7 +265,7 @@ pub(super) fn pass<N: Element, P: Panel>(
                         });
                     });
                 } else {
-                    (0..blocks.len() * chunks).into_par_iter().with_max_len(1).for_each(|i| {
+                    tasks::for_each(blocks.len() * chunks, |i| {
                         let (i, chunk) = (blocks.start + i % blocks.len(), i / blocks.len());
                         let transformed = &transformed[chunk * chunk_len..];
                         task.multiply(range(i), of_block(i), &of_chunk(chunk), transformed, &[]);
@@ -321,7 +321,7 @@ impl Filters {
         let (depth_taps, source, target) = (winograd.depth_taps, winograd.source_channels, winograd.target_channels);
         let transformed = Disjoint::new(transformed);
         let blocks = source / VECTOR;
-        (0..self.panels.len() * blocks).into_par_iter().for_each(|task| {
+        tasks::for_each(self.panels.len() * blocks, |task| {
             let (panel, block) = (self.panels.start + task / blocks, task % blocks);
             let targets = panel * self.columns..((panel + 1) * self.columns).min(target);
             let sources = block * VECTOR..(block + 1) * VECTOR;

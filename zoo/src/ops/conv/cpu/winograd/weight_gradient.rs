@@ -8,8 +8,8 @@ use super::{AREA, Layout, VECTOR, Winograd, transform_source};
 use crate::ops::Isa;
 use crate::ops::lanes::{self, Element, Kernel, Lanes};
 use crate::ops::parallel::{Disjoint, part as share, with_scratch, with_scratch_of};
+use crate::ops::tasks;
 use crate::ops::transpose::transpose;
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// Bytes of a row or column that one product reduces: what it reads of its tiles stays in the first-level cache.
@@ -31,10 +31,10 @@ pub(in super::super) fn dense<N: Element, P: Panel>(isa: Isa, winograd: &Winogra
     // some channels. Otherwise it goes by groups of blocks, and all sums are kept.
     if all_blocks * block_len <= OPERANDS {
         with_scratch_of(all_blocks * block_len, |operands: &mut [P]| {
-            operands.par_chunks_exact_mut(block_len).enumerate().for_each(|(i, o)| gradient.transform(i, o));
+            tasks::for_each_chunk(operands, block_len, |i, operands| gradient.transform(i, operands));
             let operands = &*operands;
             let [channel_chunks, out_chunks] = gradient.chunks();
-            (0..channel_chunks * out_chunks).into_par_iter().with_max_len(1).for_each(|task| {
+            tasks::for_each(channel_chunks * out_chunks, |task| {
                 let part = gradient.part(task / out_chunks, task % out_chunks);
                 with_scratch(part.len(winograd), |buffer| {
                     let buffer = Disjoint::new(buffer);
@@ -55,22 +55,22 @@ pub(in super::super) fn dense<N: Element, P: Panel>(isa: Isa, winograd: &Winogra
             let [channel_chunks, _] = gradient.chunks();
             for first in (0..all_blocks).step_by(group) {
                 let blocks = first..(first + group).min(all_blocks);
-                let of_blocks = operands.par_chunks_exact_mut(block_len).take(blocks.len());
-                of_blocks.enumerate().for_each(|(i, operands)| gradient.transform(first + i, operands));
+                let of_blocks = &mut operands[..blocks.len() * block_len];
+                tasks::for_each_chunk(of_blocks, block_len, |i, operands| gradient.transform(first + i, operands));
                 let operands = &*operands;
                 let upcoming = gradient.upcoming(blocks.end..(blocks.end + group).min(all_blocks));
-                let tasks = AREA * channel_chunks;
-                (0..tasks).into_par_iter().with_max_len(1).for_each(|task| {
+                let parts = AREA * channel_chunks;
+                tasks::for_each(parts, |task| {
                     let (point, chunk) = (task / channel_chunks, task % channel_chunks);
                     let part = Part { channels: gradient.part(chunk, 0).channels, out: all.out.clone() };
                     for (i, operands) in blocks.clone().zip(operands.chunks_exact(block_len)) {
-                        let (products, nth) = (tasks * blocks.len(), task * blocks.len() + i - first);
+                        let (products, nth) = (parts * blocks.len(), task * blocks.len() + i - first);
                         let upcoming = upcoming.map(|numbers| &numbers[share(numbers.len(), products, nth)]);
                         gradient.multiply(i, operands, point, &part, &all, buffer, &upcoming);
                     }
                 });
             }
-            (0..winograd.source_channels / VECTOR).into_par_iter().for_each(|block| {
+            tasks::for_each(winograd.source_channels / VECTOR, |block| {
                 let channels = block * VECTOR..(block + 1) * VECTOR;
                 gradient.write(&Part { channels, out: all.out.clone() }, &all, buffer, dw);
             });
