@@ -5,7 +5,7 @@ use resnet_zoo::cli::{Cli, report};
 use std::process::ExitCode;
 
 #[global_allocator]
-static ALLOCATOR: zoo::ops::LineAllocator = zoo::ops::LineAllocator;
+static ALLOCATOR: zoo::ops::MapAllocator = zoo::ops::MapAllocator;
 
 fn main() -> ExitCode {
     zoo::ops::keep_freed_memory();

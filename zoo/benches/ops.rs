@@ -13,7 +13,7 @@ use zoo::update::AdamW;
 
 /// As in the command line's program.
 #[global_allocator]
-static ALLOCATOR: ops::LineAllocator = ops::LineAllocator;
+static ALLOCATOR: ops::MapAllocator = ops::MapAllocator;
 
 fn main() {
     divan::main();

@@ -113,7 +113,7 @@ impl<const D: usize> Conv<D> {
 
     /// A `Var` may change from one call to the next.
     fn kept(&self) -> Option<&KeptFilters> {
-        (!self.weight.track_op()).then_some(&self.kept)
+        (!self.weight.track_op()).then(|| self.kept.of(&self.weight))
     }
 
     fn geometry(&self) -> Geometry<D> {

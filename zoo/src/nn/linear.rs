@@ -1,17 +1,21 @@
 //! The fully connected layer.
 
 use crate::grad::parameter;
-use crate::ops;
+use crate::ops::conv::KeptFilters;
+use crate::ops::linear::linear_with;
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
 /// `y = x weight^T + bias`, as `torch.nn.Linear`: parameters `weight[out, in]`, `bias[out]`.
+///
+/// Where the weight is no `Var` it is taken for constant, and kept in the order in which the kernels read it.
 #[derive(Debug, Clone)]
 pub struct Linear {
     /// `f32[out, in]`.
     pub weight: Tensor,
     /// `f32[out]`.
     pub bias: Tensor,
+    kept: KeptFilters,
 }
 
 impl Linear {
@@ -24,7 +28,7 @@ impl Linear {
         let init = Init::Uniform { lo: -bound, up: bound };
         let weight = vb.get_with_hints((c_out, c_in), "weight", init)?;
         let bias = vb.get_with_hints(c_out, "bias", init)?;
-        Ok(Linear { weight, bias })
+        Ok(Linear { weight, bias, kept: KeptFilters::default() })
     }
 
     /// `x[N, in]` to `[N, out]`.
@@ -32,7 +36,8 @@ impl Linear {
     /// # Errors
     /// Where the shapes do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        ops::linear(x, &parameter(&self.weight), Some(&parameter(&self.bias)))
+        let kept = (!self.weight.track_op()).then(|| self.kept.of(&self.weight));
+        linear_with(x, &parameter(&self.weight), Some(&parameter(&self.bias)), kept)
     }
 }
 

@@ -3,6 +3,7 @@
 use super::conv::Conv;
 use crate::grad::{is_recomputing, parameter};
 use crate::ops::conv::{Fused, can_fuse};
+use crate::ops::isa::vectorised;
 use crate::ops::moments::Moments;
 use crate::ops::norm::batch_norm_of;
 use crate::ops::{self, Activation, BatchStatistics, Epilogue};
@@ -136,12 +137,17 @@ impl BatchNorm {
         let (weight, bias) = (weight.to_vec1::<f32>()?, bias.to_vec1::<f32>()?);
         let (mean, variance) = (mean.to_vec1::<f32>()?, variance.to_vec1::<f32>()?);
         let conv_bias = conv_bias.map_or_else(|| Ok(vec![0.; bias.len()]), |bias| bias.to_vec1::<f32>())?;
-        let (mut scale, mut shift) = (Vec::with_capacity(bias.len()), Vec::with_capacity(bias.len()));
-        for c in 0..bias.len() {
-            let factor = f64::from(weight[c]) * (1. / (f64::from(variance[c]) + self.config.eps).sqrt());
-            scale.push(factor as f32);
-            shift.push((f64::from(bias[c]) + factor * (f64::from(conv_bias[c]) - f64::from(mean[c]))) as f32);
-        }
+        let channels = bias.len();
+        let (mut scale, mut shift) = (vec![0.; channels], vec![0.; channels]);
+        vectorised(|| {
+            let all = [&weight, &bias, &mean, &variance, &conv_bias];
+            let [weight, bias, mean, variance, conv_bias] = all.map(|values| &values[..channels]);
+            for (c, (scale, shift)) in scale.iter_mut().zip(&mut shift).enumerate() {
+                let factor = f64::from(weight[c]) * (1. / (f64::from(variance[c]) + self.config.eps).sqrt());
+                *scale = factor as f32;
+                *shift = (f64::from(bias[c]) + factor * (f64::from(conv_bias[c]) - f64::from(mean[c]))) as f32;
+            }
+        });
         let Epilogue { residual, relu } = epilogue;
         conv.fused(x, Some(Fused { scale: &scale, shift: &shift, residual, relu }))
     }

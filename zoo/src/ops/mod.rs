@@ -44,7 +44,7 @@ pub use dropout::{DropRate, drop_path, dropout};
 pub use isa::Isa;
 pub use linear::linear;
 pub use loss::{Target, cross_entropy};
-pub use memory::{LineAllocator, keep_freed_memory};
+pub use memory::{MapAllocator, keep_freed_memory};
 pub use norm::{BatchStatistics, Epilogue, batch_norm, batch_norm_with, group_norm};
 pub use pool::{AvgPool, MaxPool, adaptive_avg_pool, avg_pool, global_avg_pool, max_pool};
 pub use scale::scale;

@@ -79,7 +79,7 @@ pub fn conv<const D: usize>(x: &Tensor, weight: &Tensor, geometry: &Geometry<D>)
 }
 
 /// [`conv`], and the moments of the result's channels where its kernels take them. Without a graph, the filters are kept in
-/// `kept` where the weight is constant.
+/// `kept`, which is [`of`](KeptFilters::of) the weight.
 ///
 /// # Errors
 /// As of [`conv`].
@@ -125,7 +125,8 @@ pub(crate) fn can_fuse(maps: &[&Tensor], parameters: &[&Tensor]) -> bool {
     Stored::of(maps, parameters).is_some() && !maps.iter().chain(parameters).any(|operand| operand.track_op())
 }
 
-/// [`conv`] without a graph, and what follows it; the filters are kept in `kept` where the weight is constant.
+/// [`conv`] without a graph, and what follows it; the filters are kept in `kept`, which is [`of`](KeptFilters::of) the
+/// weight.
 ///
 /// # Errors
 /// As of [`conv`], and where what follows has other shapes.
@@ -162,9 +163,6 @@ fn convolve_fused(
     kept: Option<&KeptFilters>,
     observed: Option<&Observed>,
 ) -> Result<Tensor> {
-    if let Some(kept) = kept {
-        kept.check(weight.id());
-    }
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
     let residual = fused.and_then(|fused| fused.residual).map(Tensor::contiguous).transpose()?;
     let maps: Vec<&Tensor> = std::iter::once(&x).chain(&residual).collect();

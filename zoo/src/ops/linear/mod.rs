@@ -2,6 +2,7 @@
 //!
 //! `y = x w^T + b`, so `dx = dy w`, `dw = dy^T x`, `db = sum of dy over the rows`.
 
+use super::conv::{Fused, KeptFilters, can_fuse, conv_fused};
 use super::{Geometry, add_bias, conv};
 use candle_core::{Result, Tensor, bail};
 
@@ -10,6 +11,19 @@ use candle_core::{Result, Tensor, bail};
 /// # Errors
 /// Where the shapes do not fit.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    linear_with(x, weight, bias, None)
+}
+
+/// [`linear`]; without a graph, the weight is kept in the engine's order in `kept`, which is [`of`](KeptFilters::of) it.
+///
+/// # Errors
+/// As of [`linear`].
+pub(crate) fn linear_with(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    kept: Option<&KeptFilters>,
+) -> Result<Tensor> {
     let (&[_, inputs], &[outputs, expected]) = (x.dims(), weight.dims()) else {
         bail!("linear takes x[N, in] and weight[out, in], not {:?} and {:?}", x.shape(), weight.shape());
     };
@@ -17,7 +31,14 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
         let bias = bias.map(Tensor::shape);
         bail!("linear takes x[N, in], weight[out, in], bias[out], not {:?}, {:?}, {bias:?}", x.shape(), weight.shape());
     }
-    let y = conv::<1>(&x.unsqueeze(0)?, &weight.unsqueeze(2)?, &Geometry::default())?.squeeze(0)?;
+    let (x, weight, geometry) = (x.unsqueeze(0)?, weight.unsqueeze(2)?, Geometry::<1>::default());
+    let parameters: Vec<&Tensor> = std::iter::once(&weight).chain(bias).collect();
+    if can_fuse(&[&x], &parameters) {
+        let (scale, shift) = (vec![1.; outputs], bias.map_or_else(|| Ok(vec![0.; outputs]), Tensor::to_vec1)?);
+        let fused = bias.map(|_| Fused { scale: &scale, shift: &shift, residual: None, relu: false });
+        return conv_fused(&x, &weight, &geometry, fused, kept)?.squeeze(0);
+    }
+    let y = conv(&x, &weight, &geometry)?.squeeze(0)?;
     match bias {
         Some(bias) => add_bias(&y, bias),
         None => Ok(y),

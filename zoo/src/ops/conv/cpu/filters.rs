@@ -4,7 +4,7 @@ use super::walk::Reduction;
 use crate::ops::Isa;
 use crate::ops::number::Number;
 use crate::ops::parallel::{Aligned, with_scratch_of};
-use candle_core::{DType, TensorId};
+use candle_core::{DType, Tensor, TensorId};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,13 +39,14 @@ pub(super) enum Form {
 }
 
 impl KeptFilters {
-    /// Drops what was made of another weight.
-    pub(in super::super) fn check(&self, weight: TensorId) {
-        let source = Some((weight, OVERWRITTEN.load(Ordering::Acquire)));
+    /// Those of `weight`, without what was made of another one.
+    pub(crate) fn of(&self, weight: &Tensor) -> &Self {
+        let source = Some((weight.id(), OVERWRITTEN.load(Ordering::Acquire)));
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.source != source {
             *kept = Kept { source, forms: Vec::new() };
         }
+        self
     }
 
     fn get<P: Number>(&self, form: Form, len: usize, make: impl FnOnce(&mut [P])) -> Arc<Aligned> {
