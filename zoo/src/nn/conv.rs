@@ -1,7 +1,7 @@
 //! Convolution with its parameters.
 
 use crate::grad::parameter;
-use crate::ops::conv::{Fused, KeptFilters, can_fuse, conv_fused, conv_with_moments};
+use crate::ops::conv::{FiltersOf, Fused, KeptFilters, can_fuse, conv_fused, conv_with_moments};
 use crate::ops::moments::Moments;
 use crate::ops::{Geometry, add_bias, conv};
 use candle_core::{Error, Result, Tensor};
@@ -112,7 +112,7 @@ impl<const D: usize> Conv<D> {
     }
 
     /// A `Var` may change from one call to the next.
-    fn kept(&self) -> Option<&KeptFilters> {
+    fn kept(&self) -> Option<FiltersOf<'_>> {
         (!self.weight.track_op()).then(|| self.kept.of(&self.weight))
     }
 

@@ -60,4 +60,22 @@ mod tests {
         assert!(!crate::no_grad(|| linear.forward(&Tensor::ones((2, 16), DType::F32, &Device::Cpu)?))?.track_op());
         Ok(())
     }
+
+    #[test]
+    fn a_constant_weight_is_kept_in_order_and_another_one_replaces_it() -> Result<()> {
+        let [weight, other] = [1, 2].map(|seed| crate::ops::oracle::normal(&[5, 40], seed));
+        let (bias, x) = (crate::ops::oracle::normal(&[5], 3), crate::ops::oracle::normal(&[3, 40], 4));
+        let mut linear = Linear { weight, bias, kept: KeptFilters::default() };
+        let expected = |linear: &Linear| x.matmul(&linear.weight.t()?)?.broadcast_add(&linear.bias)?.to_vec2::<f32>();
+        for weight in [linear.weight.clone(), other] {
+            linear.weight = weight;
+            for _ in 0..2 {
+                let (y, expected) = (linear.forward(&x)?.to_vec2::<f32>()?, expected(&linear)?);
+                let near = y.iter().flatten().zip(expected.iter().flatten()).all(|(y, e)| (y - e).abs() < 1e-4);
+                assert!(near, "{y:?} instead of {expected:?}");
+                assert!(format!("{:?}", linear.kept).contains("Direct"), "{:?}", linear.kept);
+            }
+        }
+        Ok(())
+    }
 }

@@ -4,7 +4,7 @@ use super::number::Number;
 use candle_core::{Error, Result};
 use std::cell::RefCell;
 use std::marker::PhantomData;
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
 
 /// Part `i` of `parts` of `0..len`, as even as possible.
 pub(crate) fn part(len: usize, parts: usize, i: usize) -> Range<usize> {
@@ -132,25 +132,57 @@ const KEPT_BYTES: usize = 64 << 20;
 
 thread_local! { static SCRATCH: RefCell<Vec<Aligned>> = const { RefCell::new(Vec::new()) }; }
 
-/// Lends `f` a buffer of `len` numbers with arbitrary finite or non-finite content. Each thread keeps
-/// its buffers, because the page faults of a fresh one cost as much as the arithmetic on it.
+/// A buffer of numbers, with arbitrary finite or non-finite content at first. Each thread keeps its buffers, because the page
+/// faults of a fresh one cost as much as the arithmetic on it. While one is in use it is not in the thread's store: the
+/// thread may take another one, also in a task that it runs meanwhile.
+pub(crate) struct Scratch<N: Number> {
+    buffer: Aligned,
+    len: usize,
+    numbers: PhantomData<N>,
+}
+
+impl<N: Number> Scratch<N> {
+    /// Of `len` numbers.
+    pub(crate) fn of(len: usize) -> Self {
+        let mut buffer = SCRATCH.with_borrow_mut(|store| store.pop()).unwrap_or_default();
+        if buffer.len::<N>() < len {
+            buffer = Aligned::zeros::<N>(len);
+        }
+        Scratch { buffer, len, numbers: PhantomData }
+    }
+}
+
+impl<N: Number> Deref for Scratch<N> {
+    type Target = [N];
+
+    fn deref(&self) -> &[N] {
+        &self.buffer.numbers()[..self.len]
+    }
+}
+
+impl<N: Number> DerefMut for Scratch<N> {
+    fn deref_mut(&mut self) -> &mut [N] {
+        &mut self.buffer.numbers_mut()[..self.len]
+    }
+}
+
+impl<N: Number> Drop for Scratch<N> {
+    fn drop(&mut self) {
+        if self.buffer.bytes() <= KEPT_BYTES {
+            let buffer = std::mem::take(&mut self.buffer);
+            SCRATCH.with_borrow_mut(|store| store.push(buffer));
+        }
+    }
+}
+
+/// Lends `f` a [`Scratch`].
 pub(crate) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
     with_scratch_of(len, f)
 }
 
 /// [`with_scratch`] of other numbers.
 pub(crate) fn with_scratch_of<N: Number, R>(len: usize, f: impl FnOnce(&mut [N]) -> R) -> R {
-    // The buffer leaves the thread's store while in use, so `f` may call `with_scratch` too, also through
-    // a task that the thread pool runs on this thread meanwhile.
-    let mut buffer = SCRATCH.with_borrow_mut(|store| store.pop()).unwrap_or_default();
-    if buffer.len::<N>() < len {
-        buffer = Aligned::zeros::<N>(len);
-    }
-    let result = f(&mut buffer.numbers_mut()[..len]);
-    if buffer.bytes() <= KEPT_BYTES {
-        SCRATCH.with_borrow_mut(|store| store.push(buffer));
-    }
-    result
+    f(&mut Scratch::of(len))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use cpu::{KeptFilters, forget_kept_filters};
+pub(crate) use cpu::{FiltersOf, KeptFilters, forget_kept_filters};
 pub(crate) use problem::Problem;
 
 use super::Isa;
@@ -79,7 +79,7 @@ pub fn conv<const D: usize>(x: &Tensor, weight: &Tensor, geometry: &Geometry<D>)
 }
 
 /// [`conv`], and the moments of the result's channels where its kernels take them. Without a graph, the filters are kept in
-/// `kept`, which is [`of`](KeptFilters::of) the weight.
+/// `kept`.
 ///
 /// # Errors
 /// As of [`conv`].
@@ -87,7 +87,7 @@ pub(crate) fn conv_with_moments<const D: usize>(
     x: &Tensor,
     weight: &Tensor,
     geometry: &Geometry<D>,
-    kept: Option<&KeptFilters>,
+    kept: Option<FiltersOf>,
 ) -> Result<(Tensor, Option<Moments>)> {
     let _timer = profile::forward("convolution");
     let problem = Problem::new(x, weight, geometry)?;
@@ -125,8 +125,7 @@ pub(crate) fn can_fuse(maps: &[&Tensor], parameters: &[&Tensor]) -> bool {
     Stored::of(maps, parameters).is_some() && !maps.iter().chain(parameters).any(|operand| operand.track_op())
 }
 
-/// [`conv`] without a graph, and what follows it; the filters are kept in `kept`, which is [`of`](KeptFilters::of) the
-/// weight.
+/// [`conv`] without a graph, and what follows it; the filters are kept in `kept`.
 ///
 /// # Errors
 /// As of [`conv`], and where what follows has other shapes.
@@ -135,7 +134,7 @@ pub(crate) fn conv_fused<const D: usize>(
     weight: &Tensor,
     geometry: &Geometry<D>,
     fused: Option<Fused>,
-    kept: Option<&KeptFilters>,
+    kept: Option<FiltersOf>,
 ) -> Result<Tensor> {
     let _timer = profile::forward("convolution");
     let problem = Problem::new(x, weight, geometry)?;
@@ -160,7 +159,7 @@ fn convolve_fused(
     x: &Tensor,
     weight: &Tensor,
     fused: Option<Fused>,
-    kept: Option<&KeptFilters>,
+    kept: Option<FiltersOf>,
     observed: Option<&Observed>,
 ) -> Result<Tensor> {
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);

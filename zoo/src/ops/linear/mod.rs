@@ -2,7 +2,7 @@
 //!
 //! `y = x w^T + b`, so `dx = dy w`, `dw = dy^T x`, `db = sum of dy over the rows`.
 
-use super::conv::{Fused, KeptFilters, can_fuse, conv_fused};
+use super::conv::{FiltersOf, Fused, can_fuse, conv_fused};
 use super::{Geometry, add_bias, conv};
 use candle_core::{Result, Tensor, bail};
 
@@ -14,7 +14,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
     linear_with(x, weight, bias, None)
 }
 
-/// [`linear`]; without a graph, the weight is kept in the engine's order in `kept`, which is [`of`](KeptFilters::of) it.
+/// [`linear`]; without a graph, the weight is kept in the engine's order in `kept`.
 ///
 /// # Errors
 /// As of [`linear`].
@@ -22,7 +22,7 @@ pub(crate) fn linear_with(
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
-    kept: Option<&KeptFilters>,
+    kept: Option<FiltersOf>,
 ) -> Result<Tensor> {
     let (&[_, inputs], &[outputs, expected]) = (x.dims(), weight.dims()) else {
         bail!("linear takes x[N, in] and weight[out, in], not {:?} and {:?}", x.shape(), weight.shape());

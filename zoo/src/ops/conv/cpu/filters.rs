@@ -21,6 +21,10 @@ struct Kept {
     forms: Vec<(Form, Arc<Aligned>)>,
 }
 
+/// Filters that are kept, of no other weight than the one that they are asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FiltersOf<'a>(&'a KeptFilters);
+
 /// So often constant weights were overwritten.
 static OVERWRITTEN: AtomicU64 = AtomicU64::new(0);
 
@@ -40,13 +44,13 @@ pub(super) enum Form {
 
 impl KeptFilters {
     /// Those of `weight`, without what was made of another one.
-    pub(crate) fn of(&self, weight: &Tensor) -> &Self {
+    pub(crate) fn of(&self, weight: &Tensor) -> FiltersOf<'_> {
         let source = Some((weight.id(), OVERWRITTEN.load(Ordering::Acquire)));
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.source != source {
             *kept = Kept { source, forms: Vec::new() };
         }
-        self
+        FiltersOf(self)
     }
 
     fn get<P: Number>(&self, form: Form, len: usize, make: impl FnOnce(&mut [P])) -> Arc<Aligned> {
@@ -85,7 +89,7 @@ impl fmt::Debug for KeptFilters {
 pub(in super::super) struct Weight<'a> {
     /// `[O, C / G, ..]`.
     pub values: &'a [f32],
-    pub kept: Option<&'a KeptFilters>,
+    pub kept: Option<FiltersOf<'a>>,
 }
 
 impl<'a> Weight<'a> {
@@ -103,7 +107,7 @@ impl<'a> Weight<'a> {
         f: impl FnOnce(&[P]) -> R,
     ) -> R {
         match self.kept {
-            Some(kept) => f(&kept.get(form(), len, make).numbers()[..len]),
+            Some(FiltersOf(kept)) => f(&kept.get(form(), len, make).numbers()[..len]),
             None => with_scratch_of(len, |filters| {
                 make(filters);
                 f(filters)

@@ -26,7 +26,7 @@ use crate::ops::parallel::{Disjoint, output};
 use candle_core::Result;
 pub use filters::KeptFilters;
 pub(super) use filters::Weight;
-pub(crate) use filters::forget_kept_filters;
+pub(crate) use filters::{FiltersOf, forget_kept_filters};
 pub(super) use finish::Finish;
 pub(super) use observed::Observed;
 use pack::Pass;

@@ -6,7 +6,7 @@ use super::filters::Form;
 use super::finish::Finish;
 use super::observed::Observed;
 use super::pack::{Pass, pack};
-use super::panel::{Map, Of};
+use super::panel::{Map, Of, Panel};
 use super::round::Round;
 use super::tile::{Ahead, Tile};
 use super::walk::{Piece, Row, Walk};
@@ -14,13 +14,16 @@ use super::{Operands, Slabs, TASKS};
 use crate::ops::Isa;
 use crate::ops::isa::vectorised;
 use crate::ops::lanes;
-use crate::ops::parallel::{Disjoint, part, with_scratch, with_scratch_of};
+use crate::ops::parallel::{Disjoint, Scratch, part, with_scratch};
 use crate::ops::tasks;
 use candle_core::DType;
 use std::ops::Range;
 
 /// Rows of a block: its gathered panel stays in the second-level cache.
 const ROWS: usize = 112;
+
+/// Where there are few rows, each thread should have that many tasks.
+const TASKS_A_THREAD: usize = 4;
 
 /// Writes all channels of the positions that `walk` visits, from panels of `P`.
 pub(super) fn dense<N: Map, P: Of<N> + Of<f32>>(
@@ -38,11 +41,15 @@ pub(super) fn dense<N: Map, P: Of<N> + Of<f32>>(
     let depth = reduction.len;
     let (columns, panels) = (isa.columns(), slabs.target.div_ceil(isa.columns()));
 
-    let block = walk.block(ROWS);
+    // Few positions: blocks of rows that an even number of threads share evenly (whatever the threads, moments are of the
+    // same blocks), each in parts of the target's channels.
+    let few = walk.len().div_ceil(ROWS).next_power_of_two().max(2);
+    let is_short = few * slabs.count < TASKS && walk.len() >= few * isa.rows();
+    let block = walk.block(if is_short { walk.len().div_ceil(few) } else { ROWS });
     let row_blocks = walk.len().div_ceil(block);
     let range = |row_block: usize| row_block * block..((row_block + 1) * block).min(walk.len());
-    // Few positions: split the target's channels too.
-    let column_parts = TASKS.div_ceil((row_blocks * slabs.count).max(1)).min(panels.div_ceil(2));
+    let row_tasks = row_blocks * slabs.count;
+    let column_parts = (TASKS_A_THREAD * tasks::threads()).div_ceil(row_tasks.max(1)).min(panels.div_ceil(2));
 
     let reads_in_order = walk.is_pointwise() && row_blocks > TASKS;
 
@@ -71,52 +78,57 @@ pub(super) fn dense<N: Map, P: Of<N> + Of<f32>>(
                 observed,
                 reads_in_order,
             };
-            if column_parts == 1 {
-                tasks::for_each_init(row_blocks * slabs.count, Vec::new, |rows, task| {
-                    let (slab, row_block) = (task % slabs.count, task / slabs.count);
-                    walk.rows(range(row_block), rows);
-                    with_scratch_of(rows.len() * P::PITCH, |gathered: &mut [P]| {
-                        pass.with_sums(slab, rows, 0..panels, |mut sums| {
-                            for block in 0..blocks.len() {
-                                if let Some(reduced) = pass.gather(slab, block, rows, gathered) {
-                                    sums.add(block, reduced, gathered);
-                                }
-                            }
-                            sums.end();
-                        });
-                    });
-                });
-                return;
-            }
-            // The tasks of a block of rows read the same windows: gather them once for all.
-            let gathered_len = block * P::PITCH;
-            with_scratch_of(row_blocks * slabs.count * blocks.len() * gathered_len, |gathered: &mut [P]| {
-                let gathers = row_blocks * slabs.count * blocks.len();
-                let to = Disjoint::new(gathered);
-                let reduced: Vec<Option<Range<usize>>> = tasks::map_init(gathers, Vec::new, |rows, task| {
-                    // SAFETY: no two tasks have the same number.
-                    let gathered = unsafe { to.slice(task * gathered_len..(task + 1) * gathered_len) };
-                    let (block, task) = (task % blocks.len(), task / blocks.len());
-                    walk.rows(range(task / slabs.count), rows);
-                    pass.gather(task % slabs.count, block, rows, gathered)
-                });
-                tasks::for_each_init(row_blocks * slabs.count * column_parts, Vec::new, |rows, task| {
-                    let (of_columns, task) = (task % column_parts, task / column_parts);
-                    walk.rows(range(task / slabs.count), rows);
-                    let panels = part(panels, column_parts, of_columns);
-                    pass.with_sums(task % slabs.count, rows, panels, |mut sums| {
+            // Tasks of the same rows read the same windows.
+            let kept = if column_parts > 1 { blocks.len() } else { 1 };
+            tasks::for_each_init(
+                row_tasks * column_parts,
+                || Gathered::new(kept, block),
+                |gathered, task| {
+                    let (row_task, panels) = (task / column_parts, part(panels, column_parts, task % column_parts));
+                    let slab = row_task % slabs.count;
+                    let is_new = gathered.task.replace(row_task) != Some(row_task);
+                    if is_new {
+                        walk.rows(range(row_task / slabs.count), &mut gathered.rows);
+                    }
+                    pass.with_sums(slab, &gathered.rows, panels, |mut sums| {
                         for block in 0..blocks.len() {
-                            let index = task * blocks.len() + block;
-                            if let Some(reduced) = reduced[index].clone() {
-                                sums.add(block, reduced, &gathered[index * gathered_len..][..gathered_len]);
+                            let len = gathered.numbers.len() / kept;
+                            let numbers = &mut gathered.numbers[block % kept * len..][..len];
+                            let reduced = &mut gathered.reduced[block % kept];
+                            if is_new || kept == 1 {
+                                *reduced = pass.gather(slab, block, &gathered.rows, numbers);
+                            }
+                            if let Some(reduced) = reduced.clone() {
+                                sums.add(block, reduced, numbers);
                             }
                         }
                         sums.end();
                     });
-                });
-            });
+                },
+            );
         },
     );
+}
+
+/// What a thread has gathered.
+struct Gathered<P: Panel> {
+    /// For which rows of which slab.
+    task: Option<usize>,
+    rows: Vec<Row>,
+    /// Of each block of the reduction that is kept, a panel and what it holds.
+    numbers: Scratch<P>,
+    reduced: Vec<Option<Range<usize>>>,
+}
+
+impl<P: Panel> Gathered<P> {
+    fn new(kept: usize, rows: usize) -> Self {
+        Gathered {
+            task: None,
+            rows: Vec::new(),
+            numbers: Scratch::of(kept * rows * P::PITCH),
+            reduced: vec![None; kept],
+        }
+    }
 }
 
 /// What the tasks have in common.
@@ -207,7 +219,8 @@ impl<N: Map, P: Of<N>> Sums<'_, N, P> {
             // Where the filters are the large operand, what comes next is far away.
             let next = match panel + 1 < self.panels.end {
                 true => (panel + 1) * depth + reduced.start,
-                false => self.panels.start * depth + reduced.end,
+                false if reduced.end < depth => self.panels.start * depth + reduced.end,
+                false => self.panels.end * depth,
             };
             let next_filters = &self.packed[next * columns..];
             let next_filters = &next_filters[..next_filters.len().min(reduced.len() * columns)];

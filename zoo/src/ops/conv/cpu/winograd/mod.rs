@@ -207,10 +207,11 @@ pub(super) fn pass<N: Element, P: Panel>(
     let (depth, panels) = (winograd.depth(), winograd.target_channels.div_ceil(columns));
     let blocks = depth.div_ceil(P::DEPTH);
     let block = depth.div_ceil(blocks * VECTOR) * VECTOR;
-    // With many channels the filters are the large operand: the transformed source is then made once for all
-    // tasks, which share out the target's channels.
-    let shared = depth * winograd.target_channels > SHARED_FROM;
-    let chunk = if shared { SHARED_CHANNELS.div_ceil(columns) } else { panels };
+    // With many channels, or few tiles, the filters are the large operand: the transformed source is then made once for
+    // all tasks, which share out the target's channels.
+    let few_tiles = winograd.len() < TASKS * OWN_TILES / 2;
+    let shared = depth * winograd.target_channels > if few_tiles { SHARED_FROM / 4 } else { SHARED_FROM };
+    let chunk = if shared { SHARED_CHANNELS.min(winograd.target_channels / 4).div_ceil(columns) } else { panels };
     let chunks = panels.div_ceil(chunk);
     let most = if shared { SHARED_TILES } else { OWN_TILES * size_of::<f32>() / size_of::<P>() };
     let least_blocks = if shared { 1 } else { TASKS };
