@@ -2,6 +2,8 @@
 
 use super::cli::{self, stderr, stdout, zoo};
 use serde_json::{Value, json};
+use std::process::Stdio;
+use std::time::Duration;
 
 /// Enough to see the shape of a result.
 const QUICK: [&str; 8] = ["--batch", "1", "--reps", "1", "--seconds", "0", "--warmup", "0"];
@@ -278,4 +280,28 @@ fn batches_of_a_folder_are_measured() {
     let output = zoo(folder.path(), &["bench", "data", &path, "--batch", "6"]);
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     assert!(stderr(&output).contains("fewer than a batch of 6"), "{}", stderr(&output));
+}
+
+/// The program's allocator asks for them as soon as there is something large; whether there are any is the system's affair.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn the_heap_asks_for_huge_pages() {
+    if !std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists() {
+        return;
+    }
+    let mut command = cli::binary();
+    command.args(["bench", "infer", "resnet18", "--batch", "1", "--size", "64", "--seconds", "60", "--json"]);
+    let mut child = command.stdout(Stdio::null()).spawn().expect("started");
+    let areas = format!("/proc/{}/smaps", child.id());
+    let mut asked = false;
+    while !asked && child.try_wait().expect("a child").is_none() {
+        // An area of memory has a line with its name, and one with what was asked of it: `hg` for huge pages.
+        let areas = std::fs::read_to_string(&areas).unwrap_or_default();
+        let flags = |area: &str| area.lines().next().is_some_and(|flags| flags.split(' ').any(|flag| flag == "hg"));
+        asked = areas.split("[heap]").skip(1).any(|rest| rest.split("VmFlags:").nth(1).is_some_and(flags));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.kill().expect("running, or ended");
+    child.wait().expect("a child");
+    assert!(asked, "it ended, and no part of the heap had asked");
 }
