@@ -1,9 +1,9 @@
 //! Convolution with its parameters.
 
 use crate::grad::parameter;
-use crate::ops::conv::{FiltersOf, Fused, KeptFilters, can_fuse, conv_fused, conv_with_moments};
+use crate::ops::Geometry;
+use crate::ops::conv::{Fused, KeptFilters, conv_fused, conv_with_bias, conv_with_moments};
 use crate::ops::moments::Moments;
-use crate::ops::{Geometry, add_bias, conv};
 use candle_core::{Error, Result, Tensor};
 use candle_nn::init::{FanInOut, Init, NonLinearity, NormalOrUniform, ZERO};
 use candle_nn::{Module, VarBuilder};
@@ -85,35 +85,20 @@ impl<const D: usize> Conv<D> {
     /// Where `x` has other channels, or is smaller than the kernel.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (weight, bias) = (parameter(&self.weight), self.bias.as_ref().map(parameter));
-        let parameters: Vec<&Tensor> = std::iter::once(&weight).chain(&bias).collect();
-        if can_fuse(&[x], &parameters) {
-            let Some(bias) = bias else { return self.fused(x, None) };
-            let (scale, shift) = (vec![1.; bias.elem_count()], bias.to_vec1()?);
-            return self.fused(x, Some(Fused { scale: &scale, shift: &shift, residual: None, relu: false }));
-        }
-        let y = conv(x, &weight, &self.geometry())?;
-        match &bias {
-            Some(bias) => add_bias(&y, bias),
-            None => Ok(y),
-        }
+        conv_with_bias(x, &weight, bias.as_ref(), &self.geometry(), self.kept.of(&self.weight))
     }
 
     /// As [`forward`](Self::forward), with the moments of the result's channels where the kernels take them.
     pub(super) fn forward_with_moments(&self, x: &Tensor) -> Result<(Tensor, Option<Moments>)> {
         match self.bias {
-            None => conv_with_moments(x, &parameter(&self.weight), &self.geometry(), self.kept()),
+            None => conv_with_moments(x, &parameter(&self.weight), &self.geometry(), self.kept.of(&self.weight)),
             Some(_) => Ok((self.forward(x)?, None)),
         }
     }
 
     /// Convolves `x` without the bias, and without a graph.
     pub(super) fn fused(&self, x: &Tensor, fused: Option<Fused>) -> Result<Tensor> {
-        conv_fused(x, &parameter(&self.weight), &self.geometry(), fused, self.kept())
-    }
-
-    /// A `Var` may change from one call to the next.
-    fn kept(&self) -> Option<FiltersOf<'_>> {
-        (!self.weight.track_op()).then(|| self.kept.of(&self.weight))
+        conv_fused(x, &parameter(&self.weight), &self.geometry(), fused, self.kept.of(&self.weight))
     }
 
     fn geometry(&self) -> Geometry<D> {

@@ -36,8 +36,7 @@ impl Linear {
     /// # Errors
     /// Where the shapes do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let kept = (!self.weight.track_op()).then(|| self.kept.of(&self.weight));
-        linear_with(x, &parameter(&self.weight), Some(&parameter(&self.bias)), kept)
+        linear_with(x, &parameter(&self.weight), Some(&parameter(&self.bias)), self.kept.of(&self.weight))
     }
 }
 

@@ -4,7 +4,7 @@
 //! looked for work a few times in vain, and then go to sleep; with two threads and one image that was 5 % of a prediction. So
 //! who waits here looks for longer, as the thread pools of OpenMP do, before whoever else wants the core gets it.
 
-use super::parallel::{Disjoint, output};
+use super::parallel::{Disjoint, output, part};
 use std::cell::Cell;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -76,19 +76,10 @@ pub(crate) fn for_each_chunk_init<N: Send, S>(
 
 /// `f` of each number below `tasks`, in their order.
 pub(crate) fn map<R: Send>(tasks: usize, f: impl Fn(usize) -> R + Sync) -> Vec<R> {
-    map_init(tasks, || (), |(), task| f(task))
-}
-
-/// [`map`], with something that a thread's tasks share.
-pub(crate) fn map_init<S, R: Send>(
-    tasks: usize,
-    init: impl Fn() -> S + Sync,
-    f: impl Fn(&mut S, usize) -> R + Sync,
-) -> Vec<R> {
     // SAFETY: each task writes its own result, and there is nothing before it that would have to be dropped.
     let results = unsafe {
         output(tasks, |results: Disjoint<R>| {
-            for_each_init(tasks, init, |state, task| results.at(task, 1).write(f(state, task)));
+            for_each(tasks, |task| results.at(task, 1).write(f(task)));
         })
     };
     results.expect("there are few results")
@@ -105,7 +96,7 @@ struct Share(AtomicU64);
 impl Shares {
     fn new(tasks: usize, threads: usize) -> Self {
         assert!(u32::try_from(tasks).is_ok(), "{tasks} tasks are too many");
-        Shares((0..threads).map(|i| Share(AtomicU64::new(pack(super::parallel::part(tasks, threads, i))))).collect())
+        Shares((0..threads).map(|i| Share(AtomicU64::new(pack(part(tasks, threads, i))))).collect())
     }
 
     fn take(&self, thread: usize) -> Option<usize> {

@@ -15,11 +15,11 @@ mod tests;
 pub(crate) use cpu::{FiltersOf, KeptFilters, forget_kept_filters};
 pub(crate) use problem::Problem;
 
-use super::Isa;
 use super::moments::Moments;
 use super::node::{record_onto, values, values_of};
 use super::number::{Stored, by_number};
 use super::profile::{self, Pass};
+use super::{Isa, add_bias};
 use candle_core::{Device, Result, Shape, Tensor};
 use cpu::{Finish, Map, Observed, Weight};
 use std::cell::Cell;
@@ -76,6 +76,31 @@ pub fn conv<const D: usize>(x: &Tensor, weight: &Tensor, geometry: &Geometry<D>)
     let _timer = profile::forward("convolution");
     let problem = Problem::new(x, weight, geometry)?;
     convolve(problem, D, x, weight, None)
+}
+
+/// [`conv`], and `bias` `[O]`. Without a graph that is one pass, and the filters are kept in `kept`.
+///
+/// # Errors
+/// As of [`conv`], and where the bias has another number of channels.
+pub(crate) fn conv_with_bias<const D: usize>(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    geometry: &Geometry<D>,
+    kept: Option<FiltersOf>,
+) -> Result<Tensor> {
+    let parameters: Vec<&Tensor> = std::iter::once(weight).chain(bias).collect();
+    if can_fuse(&[x], &parameters) {
+        let shift = bias.map(Tensor::to_vec1::<f32>).transpose()?;
+        let scale = vec![1.; shift.as_ref().map_or(0, Vec::len)];
+        let fused = shift.as_ref().map(|shift| Fused { scale: &scale, shift, residual: None, relu: false });
+        return conv_fused(x, weight, geometry, fused, kept);
+    }
+    let y = conv(x, weight, geometry)?;
+    match bias {
+        Some(bias) => add_bias(&y, bias),
+        None => Ok(y),
+    }
 }
 
 /// [`conv`], and the moments of the result's channels where its kernels take them. Without a graph, the filters are kept in

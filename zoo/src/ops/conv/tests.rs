@@ -294,7 +294,7 @@ fn fused_convolutions_equal_the_reference_and_kept_filters_follow_the_weight() -
         let fused = Fused { scale: &scale32, shift: &shift32, residual: residual32.as_ref(), relu };
         let kept = KeptFilters::default();
         let run = |w: &Tensor, kept: Option<&KeptFilters>| {
-            conv_fused(&x.to_dtype(DType::F32)?, w, &case.geometry, Some(fused), kept.map(|kept| kept.of(w)))
+            conv_fused(&x.to_dtype(DType::F32)?, w, &case.geometry, Some(fused), kept.and_then(|kept| kept.of(w)))
         };
         let expected = [expected(&w)?, expected(&(&w * -1.5)?)?];
         let (first, second) = (w.to_dtype(DType::F32)?, (&w * -1.5)?.to_dtype(DType::F32)?);

@@ -2,8 +2,8 @@
 //!
 //! `y = x w^T + b`, so `dx = dy w`, `dw = dy^T x`, `db = sum of dy over the rows`.
 
-use super::conv::{FiltersOf, Fused, can_fuse, conv_fused};
-use super::{Geometry, add_bias, conv};
+use super::Geometry;
+use super::conv::{FiltersOf, conv_with_bias};
 use candle_core::{Result, Tensor, bail};
 
 /// `x[N, in]` times `weight[out, in]` transposed, plus `bias[out]`: `[N, out]`.
@@ -31,18 +31,7 @@ pub(crate) fn linear_with(
         let bias = bias.map(Tensor::shape);
         bail!("linear takes x[N, in], weight[out, in], bias[out], not {:?}, {:?}, {bias:?}", x.shape(), weight.shape());
     }
-    let (x, weight, geometry) = (x.unsqueeze(0)?, weight.unsqueeze(2)?, Geometry::<1>::default());
-    let parameters: Vec<&Tensor> = std::iter::once(&weight).chain(bias).collect();
-    if can_fuse(&[&x], &parameters) {
-        let (scale, shift) = (vec![1.; outputs], bias.map_or_else(|| Ok(vec![0.; outputs]), Tensor::to_vec1)?);
-        let fused = bias.map(|_| Fused { scale: &scale, shift: &shift, residual: None, relu: false });
-        return conv_fused(&x, &weight, &geometry, fused, kept)?.squeeze(0);
-    }
-    let y = conv(&x, &weight, &geometry)?.squeeze(0)?;
-    match bias {
-        Some(bias) => add_bias(&y, bias),
-        None => Ok(y),
-    }
+    conv_with_bias::<1>(&x.unsqueeze(0)?, &weight.unsqueeze(2)?, bias, &Geometry::default(), kept)?.squeeze(0)
 }
 
 #[cfg(test)]

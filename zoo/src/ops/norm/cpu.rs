@@ -141,8 +141,7 @@ impl Task {
 
 /// Runs the last task first. Results in the order of the tasks.
 fn backwards<R: Send>(tasks: &[Task], run: impl Fn(&Task) -> R + Sync) -> Vec<R> {
-    let last = tasks.len().saturating_sub(1);
-    let mut results = tasks::map(tasks.len(), |i| run(&tasks[last - i]));
+    let mut results = tasks::map(tasks.len(), |i| run(&tasks[tasks.len() - 1 - i]));
     results.reverse();
     results
 }

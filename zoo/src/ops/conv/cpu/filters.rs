@@ -43,14 +43,17 @@ pub(super) enum Form {
 }
 
 impl KeptFilters {
-    /// Those of `weight`, without what was made of another one.
-    pub(crate) fn of(&self, weight: &Tensor) -> FiltersOf<'_> {
+    /// Those of `weight`, without what was made of another one. None of a `Var`, which may change from one call to the next.
+    pub(crate) fn of(&self, weight: &Tensor) -> Option<FiltersOf<'_>> {
+        if weight.track_op() {
+            return None;
+        }
         let source = Some((weight.id(), OVERWRITTEN.load(Ordering::Acquire)));
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.source != source {
             *kept = Kept { source, forms: Vec::new() };
         }
-        FiltersOf(self)
+        Some(FiltersOf(self))
     }
 
     fn get<P: Number>(&self, form: Form, len: usize, make: impl FnOnce(&mut [P])) -> Arc<Aligned> {

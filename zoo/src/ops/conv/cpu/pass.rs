@@ -78,11 +78,11 @@ pub(super) fn dense<N: Map, P: Of<N> + Of<f32>>(
                 observed,
                 reads_in_order,
             };
-            // Tasks of the same rows read the same windows.
-            let kept = if column_parts > 1 { blocks.len() } else { 1 };
+            // Tasks of the same rows read the same windows: where there are several, all blocks of the reduction are kept.
+            let (kept, len) = (if column_parts > 1 { blocks.len() } else { 1 }, block * P::PITCH);
             tasks::for_each_init(
                 row_tasks * column_parts,
-                || Gathered::new(kept, block),
+                || Gathered::new(kept, len),
                 |gathered, task| {
                     let (row_task, panels) = (task / column_parts, part(panels, column_parts, task % column_parts));
                     let slab = row_task % slabs.count;
@@ -92,10 +92,9 @@ pub(super) fn dense<N: Map, P: Of<N> + Of<f32>>(
                     }
                     pass.with_sums(slab, &gathered.rows, panels, |mut sums| {
                         for block in 0..blocks.len() {
-                            let len = gathered.numbers.len() / kept;
                             let numbers = &mut gathered.numbers[block % kept * len..][..len];
                             let reduced = &mut gathered.reduced[block % kept];
-                            if is_new || kept == 1 {
+                            if is_new || kept < blocks.len() {
                                 *reduced = pass.gather(slab, block, &gathered.rows, numbers);
                             }
                             if let Some(reduced) = reduced.clone() {
@@ -121,13 +120,9 @@ struct Gathered<P: Panel> {
 }
 
 impl<P: Panel> Gathered<P> {
-    fn new(kept: usize, rows: usize) -> Self {
-        Gathered {
-            task: None,
-            rows: Vec::new(),
-            numbers: Scratch::of(kept * rows * P::PITCH),
-            reduced: vec![None; kept],
-        }
+    /// Of `kept` panels, `len` numbers each.
+    fn new(kept: usize, len: usize) -> Self {
+        Gathered { task: None, rows: Vec::new(), numbers: Scratch::of(kept * len), reduced: vec![None; kept] }
     }
 }
 

@@ -210,7 +210,8 @@ pub(super) fn pass<N: Element, P: Panel>(
     // With many channels, or few tiles, the filters are the large operand: the transformed source is then made once for
     // all tasks, which share out the target's channels.
     let few_tiles = winograd.len() < TASKS * OWN_TILES / 2;
-    let shared = depth * winograd.target_channels > if few_tiles { SHARED_FROM / 4 } else { SHARED_FROM };
+    let shared = depth * winograd.target_channels > if few_tiles { SHARED_FROM_OF_FEW } else { SHARED_FROM };
+    // Four chunks at the least where they can be had: there may be one block of tiles only.
     let chunk = if shared { SHARED_CHANNELS.min(winograd.target_channels / 4).div_ceil(columns) } else { panels };
     let chunks = panels.div_ceil(chunk);
     let most = if shared { SHARED_TILES } else { OWN_TILES * size_of::<f32>() / size_of::<P>() };
@@ -279,6 +280,8 @@ pub(super) fn pass<N: Element, P: Panel>(
 
 /// From so many products of channels on, the transformed source is shared between tasks.
 const SHARED_FROM: usize = 128 * 128;
+/// The same, where a task would have half of its tiles, or fewer.
+const SHARED_FROM_OF_FEW: usize = 64 * 64;
 /// Tiles of a block that one task transforms and multiplies: all of it stays in the second-level cache. Of numbers of half
 /// the size twice as many.
 const OWN_TILES: usize = 28;
