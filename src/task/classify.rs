@@ -10,7 +10,7 @@ use candle_nn::ops::softmax;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
-use zoo::grad::checkpoint_stages;
+use zoo::grad::{checkpoint_stages, network};
 use zoo::models::Entry;
 use zoo::ops::{Target as Classes, cross_entropy, with_direct_convolutions};
 use zoo::params::{LoadReport, Loaded, NormPolicy, Params};
@@ -305,7 +305,7 @@ pub fn loss(
     precision: Precision,
     device: &Device,
 ) -> Result<Loss> {
-    let logits = model.forward_t(&precision.input(&batch.images, device)?, true)?;
+    let logits = network(&precision.input(&batch.images, device)?, |images| model.forward_t(images, true))?;
     let samples = batch.labels.len();
     let (value, labels) = match &batch.targets {
         Some(targets) => {

@@ -6,7 +6,7 @@
 
 pub use crate::ops::{backward, checkpoint, segment};
 
-use candle_core::Tensor;
+use candle_core::{Result, Tensor};
 use std::cell::Cell;
 use std::thread::LocalKey;
 
@@ -25,6 +25,15 @@ pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
 /// are in memory, and the backward pass computes each stage once more.
 pub fn checkpoint_stages<R>(f: impl FnOnce() -> R) -> R {
     with(&CHECKPOINTING, true, f)
+}
+
+/// Runs a network: `forward(x)`, as one [`segment`], unless its stages are checkpoints. candle then adds no gradients
+/// between its parts.
+///
+/// # Errors
+/// Those of `forward`.
+pub fn network(x: &Tensor, forward: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    if are_stages_checkpoints() { forward(x) } else { segment(x, forward) }
 }
 
 /// Whether stages are checkpoints.

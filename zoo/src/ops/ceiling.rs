@@ -1,6 +1,8 @@
 //! What a core can do at most: the figure that those of the kernels are compared with.
 
 use super::Isa;
+#[cfg(target_arch = "x86_64")]
+use super::amx::Tiles;
 use candle_core::DType;
 use std::hint::black_box;
 
@@ -8,13 +10,22 @@ use std::hint::black_box;
 const CHAINS: usize = 12;
 
 /// Multiplies numbers that are stored as `dtype`, and adds in `f32`, in registers alone, `rounds` times, on the calling
-/// thread. Returns how many floating-point operations that were.
+/// thread. Returns how many floating-point operations that were; of AMX, which multiplies halves of `f32`, three products of
+/// halves count as one.
 ///
 /// # Panics
 /// Where this CPU lacks `isa`.
 pub fn multiply_add(isa: Isa, dtype: DType, rounds: usize) -> u64 {
     assert!(Isa::available().contains(&isa), "this CPU has no {}", isa.name());
     let lanes = match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Amx => {
+            let _tiles = Tiles::hold();
+            let rounds = if dtype == DType::BF16 { rounds } else { 3 * rounds };
+            // SAFETY: the CPU has the instructions (asserted), and this thread the registers.
+            unsafe { amx(rounds) };
+            return (2 * 16 * 16 * 32 * TILES * rounds / if dtype == DType::BF16 { 1 } else { 3 }) as u64;
+        }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Bf16 if dtype == DType::BF16 => {
             // SAFETY: the CPU has the instructions (asserted).
@@ -39,6 +50,35 @@ pub fn multiply_add(isa: Isa, dtype: DType, rounds: usize) -> u64 {
         }
     };
     2 * (lanes * CHAINS * rounds) as u64
+}
+
+/// Tiles of sums: their registers are half of all.
+#[cfg(target_arch = "x86_64")]
+const TILES: usize = 4;
+
+/// # Safety
+/// The thread holds the tile registers.
+#[cfg(target_arch = "x86_64")]
+unsafe fn amx(rounds: usize) {
+    if rounds == 0 {
+        return;
+    }
+    // SAFETY: the caller's promise; no memory is touched.
+    unsafe {
+        std::arch::asm!(
+            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", "tilezero tmm4", "tilezero tmm5",
+            "2:",
+            "tdpbf16ps tmm0, tmm4, tmm5",
+            "tdpbf16ps tmm1, tmm4, tmm5",
+            "tdpbf16ps tmm2, tmm4, tmm5",
+            "tdpbf16ps tmm3, tmm4, tmm5",
+            "dec {rounds}",
+            "jnz 2b",
+            rounds = inout(reg) rounds => _,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _, out("tmm5") _,
+            options(nomem, nostack),
+        );
+    }
 }
 
 #[cfg(target_arch = "x86_64")]

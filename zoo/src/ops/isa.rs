@@ -6,6 +6,9 @@ use std::sync::OnceLock;
 /// An instruction set that the kernels are written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isa {
+    /// x86-64 with AMX-BF16, whose tiles multiply bf16, and numbers of f32 as sums of two bf16 each; the rest is as
+    /// [`Isa::Avx512Bf16`].
+    Amx,
     /// x86-64 with AVX-512F and AVX512-BF16, which multiplies what is stored in bf16; the rest is as [`Isa::Avx512`].
     Avx512Bf16,
     /// x86-64 with AVX-512F.
@@ -18,7 +21,7 @@ pub enum Isa {
 
 impl Isa {
     /// What this process uses: the best that the CPU has, or what the environment variable
-    /// `RESNET_ZOO_ISA` (`avx512bf16`, `avx512`, `avx2` or `portable`) says. Decided once, at the first call.
+    /// `RESNET_ZOO_ISA` (`amx`, `avx512bf16`, `avx512`, `avx2` or `portable`) says. Decided once, at the first call.
     ///
     /// # Errors
     /// Where the variable names something else, or a set that this CPU lacks.
@@ -37,7 +40,10 @@ impl Isa {
         #[cfg(target_arch = "x86_64")]
         {
             if is_x86_feature_detected!("avx512f") {
-                available.extend(is_x86_feature_detected!("avx512bf16").then_some(Isa::Avx512Bf16));
+                if is_x86_feature_detected!("avx512bf16") {
+                    available.extend(super::amx::is_available().then_some(Isa::Amx));
+                    available.push(Isa::Avx512Bf16);
+                }
                 available.push(Isa::Avx512);
             }
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
@@ -51,6 +57,7 @@ impl Isa {
     /// The name that `RESNET_ZOO_ISA` takes.
     pub fn name(self) -> &'static str {
         match self {
+            Isa::Amx => "amx",
             Isa::Avx512Bf16 => "avx512bf16",
             Isa::Avx512 => "avx512",
             Isa::Avx2 => "avx2",
@@ -75,7 +82,7 @@ pub(crate) fn vectorised<R>(f: impl FnOnce() -> R) -> R {
         }
         match Isa::chosen() {
             // SAFETY: `chosen` names only what the CPU has.
-            Ok(Isa::Avx512Bf16 | Isa::Avx512) => return unsafe { avx512(f) },
+            Ok(Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512) => return unsafe { avx512(f) },
             // SAFETY: as above.
             Ok(Isa::Avx2) => return unsafe { avx2(f) },
             Ok(Isa::Portable) | Err(_) => {}
@@ -86,7 +93,7 @@ pub(crate) fn vectorised<R>(f: impl FnOnce() -> R) -> R {
 
 fn resolve(wanted: Option<&str>, available: &[Isa]) -> std::result::Result<Isa, String> {
     let Some(wanted) = wanted else { return Ok(available[0]) };
-    let known = [Isa::Avx512Bf16, Isa::Avx512, Isa::Avx2, Isa::Portable];
+    let known = [Isa::Amx, Isa::Avx512Bf16, Isa::Avx512, Isa::Avx2, Isa::Portable];
     match known.into_iter().find(|isa| isa.name() == wanted) {
         Some(isa) if available.contains(&isa) => Ok(isa),
         Some(_) => Err(format!(
@@ -94,7 +101,7 @@ fn resolve(wanted: Option<&str>, available: &[Isa]) -> std::result::Result<Isa, 
             available.iter().map(|isa| isa.name()).collect::<Vec<_>>().join(", ")
         )),
         None => Err(format!(
-            "RESNET_ZOO_ISA={wanted:?} must be avx512bf16, avx512, avx2 or portable; unset it to use the best"
+            "RESNET_ZOO_ISA={wanted:?} must be amx, avx512bf16, avx512, avx2 or portable; unset it to use the best"
         )),
     }
 }
@@ -114,7 +121,8 @@ mod tests {
         );
         assert_eq!(
             resolve(Some("AVX"), &available),
-            Err("RESNET_ZOO_ISA=\"AVX\" must be avx512bf16, avx512, avx2 or portable; unset it to use the best".into())
+            Err("RESNET_ZOO_ISA=\"AVX\" must be amx, avx512bf16, avx512, avx2 or portable; unset it to use the best"
+                .into())
         );
     }
 }

@@ -194,11 +194,11 @@ pub(in crate::ops) unsafe fn run<K: Kernel>(isa: Isa, kernel: K) {
     unsafe {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 | Isa::Avx512 => avx512(kernel),
+            Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512 => avx512(kernel),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => avx2(kernel),
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx512Bf16 | Isa::Avx512 | Isa::Avx2 => unreachable!("an instruction set of x86-64"),
+            Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512 | Isa::Avx2 => unreachable!("an instruction set of x86-64"),
             Isa::Portable => kernel.run::<[f32; 4]>(),
         }
     }

@@ -10,6 +10,7 @@
 //! size that are summed in a fixed order.
 
 pub mod activation;
+mod amx;
 pub mod bias;
 mod bins;
 pub mod ceiling;

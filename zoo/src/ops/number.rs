@@ -3,10 +3,16 @@
 use candle_core::{DType, Tensor, WithDType};
 use half::bf16;
 
+/// What buffers are made of.
+///
+/// # Safety
+/// Any bits are one of it, and it needs no stricter alignment than `f32`.
+pub(crate) unsafe trait Plain: Copy + Send + Sync + 'static {}
+
 /// A number as it is stored.
 ///
 /// # Safety
-/// Any bits are a number, and it needs no stricter alignment than `f32`.
+/// As of [`Plain`].
 pub(crate) unsafe trait Number: WithDType {
     /// Its value.
     fn wide(self) -> f32;
@@ -14,6 +20,9 @@ pub(crate) unsafe trait Number: WithDType {
     /// The number nearest to `value`, of two equally near ones the even one.
     fn narrow(value: f32) -> Self;
 }
+
+// SAFETY: what numbers are.
+unsafe impl<N: Number> Plain for N {}
 
 // SAFETY: any 32 bits are an f32.
 unsafe impl Number for f32 {

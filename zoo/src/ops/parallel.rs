@@ -1,6 +1,6 @@
 //! What the CPU kernels share: splitting work, writing one buffer from many tasks, scratch memory.
 
-use super::number::Number;
+use super::number::Plain;
 use candle_core::{Error, Result};
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -91,7 +91,7 @@ pub(crate) struct Aligned {
 
 impl Aligned {
     /// `len` zeros.
-    pub(crate) fn zeros<N: Number>(len: usize) -> Self {
+    pub(crate) fn zeros<N: Plain>(len: usize) -> Self {
         let bytes = (len * size_of::<N>()).next_multiple_of(LINE) + LINE;
         Aligned { memory: vec![0.; bytes / size_of::<f32>()] }
     }
@@ -106,20 +106,20 @@ impl Aligned {
     }
 
     /// How many there are.
-    fn len<N: Number>(&self) -> usize {
+    fn len<N: Plain>(&self) -> usize {
         self.bytes() / size_of::<N>()
     }
 
     /// All of them, and what fills the last cache line.
-    pub(crate) fn numbers<N: Number>(&self) -> &[N] {
+    pub(crate) fn numbers<N: Plain>(&self) -> &[N] {
         let memory = &self.memory[self.start()..];
         // SAFETY: at least `bytes` follow the first line's beginning, which is aligned for any number, and any bits are
-        // a number (see `Number`).
+        // a number (see `Plain`).
         unsafe { std::slice::from_raw_parts(memory.as_ptr().cast::<N>(), self.len::<N>()) }
     }
 
     /// As [`Self::numbers`].
-    pub(crate) fn numbers_mut<N: Number>(&mut self) -> &mut [N] {
+    pub(crate) fn numbers_mut<N: Plain>(&mut self) -> &mut [N] {
         let (start, len) = (self.start(), self.len::<N>());
         let memory = &mut self.memory[start..];
         // SAFETY: as above, and they are borrowed mutably.
@@ -135,13 +135,13 @@ thread_local! { static SCRATCH: RefCell<Vec<Aligned>> = const { RefCell::new(Vec
 /// A buffer of numbers, with arbitrary finite or non-finite content at first. Each thread keeps its buffers, because the page
 /// faults of a fresh one cost as much as the arithmetic on it. While one is in use it is not in the thread's store: the
 /// thread may take another one, also in a task that it runs meanwhile.
-pub(crate) struct Scratch<N: Number> {
+pub(crate) struct Scratch<N: Plain> {
     buffer: Aligned,
     len: usize,
     numbers: PhantomData<N>,
 }
 
-impl<N: Number> Scratch<N> {
+impl<N: Plain> Scratch<N> {
     /// Of `len` numbers.
     pub(crate) fn of(len: usize) -> Self {
         let mut buffer = SCRATCH.with_borrow_mut(|store| store.pop()).unwrap_or_default();
@@ -152,7 +152,7 @@ impl<N: Number> Scratch<N> {
     }
 }
 
-impl<N: Number> Deref for Scratch<N> {
+impl<N: Plain> Deref for Scratch<N> {
     type Target = [N];
 
     fn deref(&self) -> &[N] {
@@ -160,13 +160,13 @@ impl<N: Number> Deref for Scratch<N> {
     }
 }
 
-impl<N: Number> DerefMut for Scratch<N> {
+impl<N: Plain> DerefMut for Scratch<N> {
     fn deref_mut(&mut self) -> &mut [N] {
         &mut self.buffer.numbers_mut()[..self.len]
     }
 }
 
-impl<N: Number> Drop for Scratch<N> {
+impl<N: Plain> Drop for Scratch<N> {
     fn drop(&mut self) {
         if self.buffer.bytes() <= KEPT_BYTES {
             let buffer = std::mem::take(&mut self.buffer);
@@ -181,7 +181,7 @@ pub(crate) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R 
 }
 
 /// [`with_scratch`] of other numbers.
-pub(crate) fn with_scratch_of<N: Number, R>(len: usize, f: impl FnOnce(&mut [N]) -> R) -> R {
+pub(crate) fn with_scratch_of<N: Plain, R>(len: usize, f: impl FnOnce(&mut [N]) -> R) -> R {
     f(&mut Scratch::of(len))
 }
 

@@ -196,7 +196,7 @@ fn convolve_fused(
         let finish = fused.map(|Fused { scale, shift, relu, .. }| Finish { scale, shift, residual, relu });
         let weight = values(&weight)?;
         let weight = Weight { values: &weight, kept };
-        let y = cpu::forward(Isa::chosen()?, &problem, &values_of::<N>(&x)?, weight, finish, observed)?;
+        let y = cpu::forward(Isa::chosen()?, &problem, &values_of::<N>(&x)?, weight, finish, observed, false)?;
         Tensor::from_vec(y, shape, &Device::Cpu)
     }, else candle_core::bail!("only f32 and bf16 in main memory are fused: ask `can_fuse`"))
 }
@@ -209,8 +209,9 @@ fn on_cpu<N: Map>(
     weight: &Tensor,
     observed: Option<&Observed>,
 ) -> Result<Tensor> {
-    let y = cpu::forward::<N>(isa, &problem, &values_of(x)?, Weight::new(&values(weight)?), None, observed)?;
     let wants = [x.track_op(), weight.track_op()];
+    let precise = wants[0] || wants[1];
+    let y = cpu::forward::<N>(isa, &problem, &values_of(x)?, Weight::new(&values(weight)?), None, observed, precise)?;
     let (x_saved, weight_saved) = (x.detach(), weight.detach());
     record_onto("convolution", [x, weight], y, problem.output_shape(dims), move |dy, others| {
         let dx = || {

@@ -84,12 +84,13 @@ fn error<N: Number>(got: &[N], expected: &[f64]) -> f64 {
 fn errors<N: Map>(
     isa: Isa,
     problem: &Problem,
+    precise: bool,
     [x, w, g]: [&Tensor; 3],
     expected: &[Vec<f64>; 3],
 ) -> Result<([f64; 3], Vec<u32>)> {
     let (x, w, g) = (numbers::<N>(x)?, f32s(w)?, numbers::<N>(g)?);
     let observed = Observed::default();
-    let y = cpu::forward(isa, problem, &x, Weight::new(&w), None, Some(&observed))?;
+    let y = cpu::forward(isa, problem, &x, Weight::new(&w), None, Some(&observed), precise)?;
     let moments = observed.joined(problem.out_channels);
     let dx = cpu::data_gradient(isa, problem, &g, &w, None)?;
     let dw = cpu::weight_gradient(isa, problem, &x, &g)?;
@@ -121,9 +122,12 @@ fn error_of_moments<N: Number>(y: &[N], moments: Option<Moments>, channels: usiz
     (moments.mean.into_iter().chain(moments.squares).map(|moment| (moment as f32).to_bits()), worst)
 }
 
-/// Winograd's transforms are rounded where bf16 is multiplied.
-fn bound_of_bf16(isa: Isa, problem: &Problem) -> f64 {
-    if isa == Isa::Avx512Bf16 && cpu::by_winograd(problem) { 0.15 } else { 2e-5 }
+/// Of the result, `dx` and `dw` in f32, and in bf16. AMX multiplies numbers of f32 in two parts, which together have 16 bits, but
+/// for a precise result; Winograd's transforms are rounded where bf16 is multiplied.
+fn bounds(isa: Isa, problem: &Problem, precise: bool) -> [[f64; 3]; 2] {
+    let in_two_parts = if isa == Isa::Amx && !problem.direct { 2e-4 } else { 2e-5 };
+    let of_bf16 = if isa == Isa::Avx512Bf16 && cpu::by_winograd(isa, problem) { 0.15 } else { 2e-5 };
+    [[if precise { 2e-5 } else { in_two_parts }, in_two_parts, in_two_parts], [of_bf16; 3]]
 }
 
 fn numbers<N: Number>(x: &Tensor) -> Result<Vec<N>> {
@@ -146,10 +150,12 @@ fn kernels_equal_the_reference<const D: usize>(cases: usize) -> Result<()> {
         let expected = oracle::<D>(&x, &w, &g, &problem)?;
         let expected_half = oracle::<D>(&half[0], &half[1], &half[2], &problem)?;
         for isa in Isa::available() {
-            let (single, _) = errors::<f32>(isa, &problem, [&x, &w, &g], &expected)?;
-            let (half, _) = errors::<bf16>(isa, &problem, half.each_ref(), &expected_half)?;
-            for (numbers, errors, bound) in [("f32", single, 2e-5), ("bf16", half, bound_of_bf16(isa, &problem))] {
-                for (what, error) in ["y", "dx", "dw"].iter().zip(errors) {
+            let precise = index % 2 == 0;
+            let (single, _) = errors::<f32>(isa, &problem, precise, [&x, &w, &g], &expected)?;
+            let (half, _) = errors::<bf16>(isa, &problem, precise, half.each_ref(), &expected_half)?;
+            let [of_f32, of_bf16] = bounds(isa, &problem, precise);
+            for (numbers, errors, bounds) in [("f32", single, of_f32), ("bf16", half, of_bf16)] {
+                for ((what, error), bound) in ["y", "dx", "dw"].iter().zip(errors).zip(bounds) {
                     assert!(
                         error < bound,
                         "{what} of {numbers} is off by {error:.1e} with {isa:?} in case {index}: {case:?}"
@@ -220,7 +226,7 @@ fn larger_in_planes() -> Vec<Case<3>> {
 
 #[test]
 fn kernels_equal_the_reference_on_real_shapes_and_bits_do_not_depend_on_threads() -> Result<()> {
-    assert!(larger_in_planes().iter().all(|case| cpu::by_winograd(&case.problem())));
+    assert!(larger_in_planes().iter().all(|case| cpu::by_winograd(Isa::Portable, &case.problem())));
     equal_the_reference_with_any_threads("larger", larger())?;
     equal_the_reference_with_any_threads("larger in planes", larger_in_planes())
 }
@@ -236,16 +242,20 @@ fn equal_the_reference_with_any_threads<const D: usize>(name: &str, cases: Vec<C
         let half = [rounded(&x)?, rounded(&w)?, rounded(&g)?];
         let expected = oracle::<D>(&x, &w, &g, &problem)?;
         let expected_half = oracle::<D>(&half[0], &half[1], &half[2], &problem)?;
-        for isa in Isa::available() {
+        for (isa, precise) in Isa::available().into_iter().flat_map(|isa| [(isa, false), (isa, true)]) {
+            if isa != Isa::Amx && precise {
+                continue;
+            }
             let run = || -> Result<[([f64; 3], Vec<u32>); 2]> {
                 Ok([
-                    errors::<f32>(isa, &problem, [&x, &w, &g], &expected)?,
-                    errors::<bf16>(isa, &problem, half.each_ref(), &expected_half)?,
+                    errors::<f32>(isa, &problem, precise, [&x, &w, &g], &expected)?,
+                    errors::<bf16>(isa, &problem, precise, half.each_ref(), &expected_half)?,
                 ])
             };
             let one = pools[0].install(run)?;
-            for ((errors, _), bound) in one.iter().zip([2e-5, bound_of_bf16(isa, &problem)]) {
-                assert!(errors.iter().all(|error| *error < bound), "off by {errors:?} with {isa:?}: {problem:?}");
+            for ((errors, _), bounds) in one.iter().zip(bounds(isa, &problem, precise)) {
+                let below = errors.iter().zip(bounds).all(|(error, bound)| *error < bound);
+                assert!(below, "off by {errors:?} with {isa:?}, precise: {precise}: {problem:?}");
             }
             for pool in &pools[1..] {
                 let same = one == pool.install(run)?;
@@ -265,9 +275,9 @@ fn weights_are_rounded_where_bf16_is_multiplied() -> Result<()> {
     let (x, w) = (numbers::<bf16>(&x)?, f32s(&w)?);
     let short: Vec<f32> = w.iter().map(|w| bf16::narrow(*w).wide()).collect();
     for isa in Isa::available() {
-        let with = |w: &[f32]| cpu::forward(isa, &problem, &x, Weight::new(w), None, None);
+        let with = |w: &[f32]| cpu::forward(isa, &problem, &x, Weight::new(w), None, None, false);
         let same = with(&w)? == with(&short)?;
-        assert_eq!(same, isa == Isa::Avx512Bf16, "{isa:?}");
+        assert_eq!(same, matches!(isa, Isa::Avx512Bf16 | Isa::Amx), "{isa:?}");
     }
     Ok(())
 }
@@ -303,13 +313,17 @@ fn fused_convolutions_equal_the_reference_and_kept_filters_follow_the_weight() -
         let (x32, w32, residual) = (f32s(&x)?, f32s(&w)?, residual32.as_ref().map(f32s).transpose()?);
         let finish = Finish { scale: &scale32, shift: &shift32, residual: residual.as_deref(), relu };
         for isa in Isa::available() {
-            let y = cpu::forward(isa, &problem, &x32, Weight::new(&w32), Some(finish), None)?;
+            let y = cpu::forward(isa, &problem, &x32, Weight::new(&w32), Some(finish), None, false)?;
             let error = error(&y, &expected[0]);
-            assert!(error < 2e-5, "off by {error:.1e} with {isa:?} in case {index}: {case:?}");
+            assert!(
+                error < bounds(isa, &problem, false)[0][0],
+                "off by {error:.1e} with {isa:?} in case {index}: {case:?}"
+            );
         }
         for (y, which) in results.iter().chain([&of_second]).zip([0, 0, 0, 1]) {
             let error = error(&f32s(y)?, &expected[which]);
-            assert!(error < 2e-5, "off by {error:.1e} in case {index}: {case:?}");
+            let bound = bounds(Isa::chosen()?, &problem, false)[0][0];
+            assert!(error < bound, "off by {error:.1e} in case {index}: {case:?}");
         }
         assert_eq!(f32s(&results[1])?, f32s(&results[2])?, "kept filters change bits in case {index}: {case:?}");
     }
@@ -336,9 +350,10 @@ fn fused_convolutions_of_bf16_equal_the_reference() -> Result<()> {
         let residual = with_residual.then_some(residual.as_slice());
         let finish = Finish { scale: &scale, shift: &shift, residual, relu };
         for isa in Isa::available() {
-            let y = cpu::forward(isa, &problem, &numbers::<bf16>(&x)?, Weight::new(&f32s(&w)?), Some(finish), None)?;
+            let y =
+                cpu::forward(isa, &problem, &numbers::<bf16>(&x)?, Weight::new(&f32s(&w)?), Some(finish), None, false)?;
             let error = error(&y, &expected);
-            assert!(error < 2. * bound_of_bf16(isa, &problem), "off by {error:.1e} with {isa:?}: {case:?}");
+            assert!(error < 2. * bounds(isa, &problem, false)[1][0], "off by {error:.1e} with {isa:?}: {case:?}");
         }
     }
     Ok(())
@@ -356,7 +371,7 @@ fn the_error_of_winograd_in_bf16_is_a_hundredth() -> Result<()> {
         let (shape, kernel) = ([4, 28, 28, channels], [channels, channels, 3, 3]);
         let geometry = Geometry { padding: [1, 1], ..Geometry::<2>::default() };
         let problem = Problem::of_shapes(&shape, &kernel, &geometry).expect("it fits");
-        assert!(cpu::by_winograd(&problem));
+        assert!(cpu::by_winograd(Isa::Portable, &problem));
         let x = rounded(&normal(&mut stream, &shape)?.relu()?)?;
         let w = rounded(&normal(&mut stream, &kernel)?)?;
         let g = rounded(&normal(&mut stream, &shape)?)?;
@@ -367,7 +382,7 @@ fn the_error_of_winograd_in_bf16_is_a_hundredth() -> Result<()> {
         let wide = |values: Vec<bf16>| values.into_iter().map(|value| f64::from(value.wide())).collect::<Vec<_>>();
         let dw = cpu::weight_gradient(isa, &problem, &x_numbers, &g_numbers)?;
         let got = [
-            wide(cpu::forward(isa, &problem, &x_numbers, Weight::new(&weight), None, None)?),
+            wide(cpu::forward(isa, &problem, &x_numbers, Weight::new(&weight), None, None, false)?),
             wide(cpu::data_gradient(isa, &problem, &g_numbers, &weight, None)?),
             dw.into_iter().map(f64::from).collect(),
         ];
@@ -437,7 +452,7 @@ fn the_forward_equals_candles() -> Result<()> {
         let ours = conv(&x, &w, &geometry)?.permute((0, 3, 1, 2))?;
         assert_eq!(ours.dims(), theirs.dims());
         let worst = (ours - theirs)?.abs()?.max_all()?.to_scalar::<f32>()?;
-        assert!(worst < 1e-4, "off by {worst}");
+        assert!(worst < 5e-4, "off by {worst}");
     }
     Ok(())
 }
@@ -467,7 +482,7 @@ fn the_door_records_a_graph_and_computes_only_gradients_that_are_wanted() -> Res
     assert!(worst < 0.2, "off by {worst}");
     let wide = conv(&x.to_dtype(DType::F64)?, &w.to_dtype(DType::F64)?, &geometry)?.to_dtype(DType::F32)?;
     let worst = (conv(&x, &w, &geometry)? - wide)?.abs()?.max_all()?.to_scalar::<f32>()?;
-    assert!(worst < 1e-5, "off by {worst}");
+    assert!(worst < 1e-4, "off by {worst}");
     let second = conv(&x.narrow(0, 1, 1)?, &w, &geometry)?;
     let worst = (conv(&x, &w, &geometry)?.narrow(0, 1, 1)? - second)?.abs()?.max_all()?.to_scalar::<f32>()?;
     assert_eq!(worst, 0.0);

@@ -13,7 +13,7 @@ const ROWS: usize = 64;
 
 /// Writes all channels of the positions that `walk` visits.
 pub(super) fn pass<N: Element>(isa: Isa, problem: &Problem, walk: &Walk, operands: Operands<N>) {
-    let Operands { source, weight, finish, target, observed } = operands;
+    let Operands { source, weight, finish, target, observed, .. } = operands;
     let channels = problem.channels;
     let (pieces, filters) = (pieces(walk, channels), by_tap(problem, walk, weight.values));
     tasks::for_each_init(walk.len().div_ceil(ROWS), Vec::new, |rows, task| {
@@ -89,7 +89,7 @@ fn add_product<X: Element, Y: Element>(isa: Isa, sums: &mut [f32], x: &[X], y: &
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: callers pass an instruction set that the CPU has.
-        Isa::Avx512Bf16 | Isa::Avx512 => unsafe { add_product_avx512(sums, x, y) },
+        Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512 => unsafe { add_product_avx512(sums, x, y) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Isa::Avx2 => unsafe { add_product_avx2(sums, x, y) },

@@ -2,9 +2,10 @@
 
 use super::walk::Reduction;
 use crate::ops::Isa;
-use crate::ops::number::Number;
+use crate::ops::number::Plain;
 use crate::ops::parallel::{Aligned, with_scratch_of};
-use candle_core::{DType, Tensor, TensorId};
+use candle_core::{Tensor, TensorId};
+use std::any::TypeId;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,10 +37,10 @@ pub(crate) fn forget_kept_filters() {
 /// What the order of the filters depends on besides the weight.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Form {
-    /// Packed for the direct sum: in which numbers, and for which reduction.
-    Direct(Isa, DType, Reduction),
-    /// Transformed for Winograd's: into which numbers, and the panels of a chunk.
-    Winograd(Isa, DType, usize),
+    /// Packed for the direct sum: as which numbers of panels, and for which reduction.
+    Direct(Isa, TypeId, Reduction),
+    /// Transformed for Winograd's: into which numbers of panels, and the panels of a chunk.
+    Winograd(Isa, TypeId, usize),
 }
 
 impl KeptFilters {
@@ -56,7 +57,7 @@ impl KeptFilters {
         Some(FiltersOf(self))
     }
 
-    fn get<P: Number>(&self, form: Form, len: usize, make: impl FnOnce(&mut [P])) -> Arc<Aligned> {
+    fn get<P: Plain>(&self, form: Form, len: usize, make: impl FnOnce(&mut [P])) -> Arc<Aligned> {
         let find = |kept: &Kept| kept.forms.iter().find(|(known, _)| *known == form).map(|(_, f)| Arc::clone(f));
         let before = find(&self.0.lock().unwrap_or_else(PoisonError::into_inner));
         if let Some(filters) = before {
@@ -102,7 +103,7 @@ impl<'a> Weight<'a> {
     }
 
     /// Runs `f` with the `len` numbers that `make` writes, or wrote before.
-    pub(super) fn with_filters<P: Number, R>(
+    pub(super) fn with_filters<P: Plain, R>(
         &self,
         form: impl FnOnce() -> Form,
         len: usize,

@@ -100,11 +100,24 @@ pub(super) unsafe fn write_vector<L: Lanes, N: Element>(
     to: *mut N,
 ) {
     // SAFETY: the caller's promise.
-    unsafe {
-        match finish {
-            None => N::store(sum, to.add(target)),
-            Some(finish) => N::store(finish.vector(sum, channel, target), to.add(target)),
-        }
+    unsafe { N::store(finished_vector(finish, sum, channel, target), to.add(target)) }
+}
+
+/// What [`write_vector`] writes.
+///
+/// # Safety
+/// As of [`write_vector`].
+#[inline(always)]
+pub(super) unsafe fn finished_vector<L: Lanes, N: Element>(
+    finish: &Option<FinishFrom<N>>,
+    sum: L,
+    channel: usize,
+    target: usize,
+) -> L {
+    match finish {
+        None => sum,
+        // SAFETY: the caller's promise.
+        Some(finish) => unsafe { finish.vector(sum, channel, target) },
     }
 }
 

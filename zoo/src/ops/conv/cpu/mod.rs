@@ -5,6 +5,8 @@
 //! Positions are split over tasks, a reduction never is, except over fixed ranges of pixels in the weight
 //! gradient, whose sums are added in a fixed order: any number of threads gives the same bits.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod depthwise;
 mod filters;
 mod finish;
@@ -23,7 +25,7 @@ mod winograd;
 use super::Problem;
 use crate::ops::Isa;
 use crate::ops::parallel::{Disjoint, output};
-use candle_core::Result;
+use candle_core::{DType, Result};
 pub use filters::KeptFilters;
 pub(super) use filters::Weight;
 pub(crate) use filters::{FiltersOf, forget_kept_filters};
@@ -35,7 +37,8 @@ use std::ops::Range;
 use walk::Walk;
 use winograd::Winograd;
 
-/// `y[N, .., O]` from `x[N, .., C]` and the weight `[O, C / G, ..]`.
+/// `y[N, .., O]` from `x[N, .., C]` and the weight `[O, C / G, ..]`. It is `precise` where gradients depend on it: the ReLU behind it
+/// lets a small error change a gradient as a whole.
 pub(super) fn forward<N: Map>(
     isa: Isa,
     problem: &Problem,
@@ -43,14 +46,16 @@ pub(super) fn forward<N: Map>(
     weight: Weight,
     finish: Option<Finish<N>>,
     observed: Option<&Observed>,
+    precise: bool,
 ) -> Result<Vec<N>> {
+    let isa = problem.isa::<N>(isa, precise);
     let len = problem.batch * problem.output.iter().product::<usize>() * problem.out_channels;
     // SAFETY: the walk visits every output position, and so do Winograd's tiles; both passes write all channels of
     // those that they visit.
     unsafe {
         output(len, |target| {
-            let operands = Operands { source: x, weight, finish, target, observed };
-            match Winograd::forward(problem, weight.kept.is_some()) {
+            let operands = Operands { source: x, weight, finish, target, observed, precise };
+            match Winograd::forward(isa, problem, weight.kept.is_some()) {
                 Some(winograd) => winograd_pass(isa, problem, Pass::Forward, &winograd, operands),
                 None => pass(isa, problem, Pass::Forward, &Walk::forward(problem), operands),
             }
@@ -60,8 +65,8 @@ pub(super) fn forward<N: Map>(
 
 /// Whether a pass of it takes Winograd's algorithm.
 #[cfg(test)]
-pub(super) fn by_winograd(problem: &Problem) -> bool {
-    Winograd::forward(problem, false).is_some() || Winograd::data_gradient(problem).is_some()
+pub(super) fn by_winograd(isa: Isa, problem: &Problem) -> bool {
+    Winograd::forward(isa, problem, false).is_some() || Winograd::data_gradient(isa, problem).is_some()
 }
 
 /// `dx[N, .., C]` from `dy[N, .., O]` and the weight, plus what `others` gave for it.
@@ -72,6 +77,7 @@ pub(super) fn data_gradient<N: Map>(
     weight: &[f32],
     others: Option<&[N]>,
 ) -> Result<Vec<N>> {
+    let isa = problem.isa::<N>(isa, false);
     let len = problem.batch * problem.input.iter().product::<usize>() * problem.channels;
     if let Some(others) = others {
         assert!(others.len() == len, "a gradient has as many numbers as what it is of");
@@ -79,8 +85,9 @@ pub(super) fn data_gradient<N: Map>(
     let (ones, zeros) = (vec![1.; problem.channels], vec![0.; problem.channels]);
     let finish = others.map(|others| Finish { scale: &ones, shift: &zeros, residual: Some(others), relu: false });
     let write = |target: Disjoint<N>| {
-        let operands = Operands { source: dy, weight: Weight::new(weight), finish, target, observed: None };
-        if let Some(winograd) = Winograd::data_gradient(problem) {
+        let operands =
+            Operands { source: dy, weight: Weight::new(weight), finish, target, observed: None, precise: false };
+        if let Some(winograd) = Winograd::data_gradient(isa, problem) {
             return winograd_pass(isa, problem, Pass::DataGradient, &winograd, operands);
         }
         for walk in Walk::data_gradient(problem) {
@@ -94,17 +101,20 @@ pub(super) fn data_gradient<N: Map>(
 
 /// `dw[O, C / G, ..]` from `x` and `dy`.
 pub(super) fn weight_gradient<N: Map>(isa: Isa, problem: &Problem, x: &[N], dy: &[N]) -> Result<Vec<f32>> {
+    let isa = problem.isa::<N>(isa, false);
     let walk = Walk::forward(problem);
     let len = problem.out_channels * problem.group_channels() * problem.taps();
     // SAFETY: each of them writes every filter.
     unsafe {
-        output(len, |dw| match (problem.is_depthwise(), Winograd::forward(problem, false)) {
+        output(len, |dw| match (problem.is_depthwise(), Winograd::forward(isa, problem, false)) {
             (true, _) => depthwise::weight_gradient(isa, problem, &walk, x, dy, dw),
             (false, Some(winograd)) => match isa {
                 Isa::Avx512Bf16 => winograd::weight_gradient::dense::<N, N::Pairs>(isa, &winograd, x, dy, dw),
                 _ => winograd::weight_gradient::dense::<N, N::Single>(isa, &winograd, x, dy, dw),
             },
             (false, None) => match isa {
+                #[cfg(target_arch = "x86_64")]
+                Isa::Amx => amx::weight_gradient::dense::<N, N::Tiled>(isa, problem, &walk, x, dy, dw),
                 Isa::Avx512Bf16 => weight_gradient::dense::<N, N::Pairs>(isa, problem, &walk, x, dy, dw),
                 _ => weight_gradient::dense::<N, N::Single>(isa, problem, &walk, x, dy, dw),
             },
@@ -121,6 +131,7 @@ struct Operands<'a, N> {
     target: Disjoint<'a, N>,
     /// Who wants the moments of what is written.
     observed: Option<&'a Observed>,
+    precise: bool,
 }
 
 /// Writes all channels of all targets.
@@ -135,12 +146,29 @@ fn winograd_pass<N: Map>(isa: Isa, problem: &Problem, pass: Pass, winograd: &Win
 fn pass<N: Map>(isa: Isa, problem: &Problem, pass: Pass, walk: &Walk, operands: Operands<N>) {
     match (problem.is_depthwise(), isa) {
         (true, _) => depthwise::pass(isa, problem, walk, operands),
+        #[cfg(target_arch = "x86_64")]
+        (false, Isa::Amx) => match operands.precise {
+            true => amx::pass::<N, N::Precise>(isa, problem, pass, walk, operands),
+            false => amx::pass::<N, N::Tiled>(isa, problem, pass, walk, operands),
+        },
         (false, Isa::Avx512Bf16) => pass::dense::<N, N::Pairs>(isa, problem, pass, walk, operands),
         (false, _) => pass::dense::<N, N::Single>(isa, problem, pass, walk, operands),
     }
 }
 
 impl Problem {
+    /// What it is computed with where there is `isa`. AMX makes parts of a number of f32, which is not
+    /// [`direct`](Self::direct); those of a `precise` sum are so many that Winograd's algorithm is faster, and few channels,
+    /// which do not fill an instruction's steps, are faster without.
+    fn isa<N: Map>(&self, isa: Isa, precise: bool) -> Isa {
+        if isa != Isa::Amx || N::DTYPE != DType::F32 {
+            return isa;
+        }
+        let others = Isa::Avx512Bf16;
+        let is_faster = || self.group_channels() < 32 || Winograd::forward(others, self, false).is_some();
+        if self.direct || precise && is_faster() { others } else { isa }
+    }
+
     /// Whether each channel is on its own.
     fn is_depthwise(&self) -> bool {
         self.groups > 1 && self.channels == self.groups && self.out_channels == self.groups
@@ -179,6 +207,9 @@ impl Slabs {
         group * size..(group + 1) * size
     }
 }
+
+/// Sums of a weight gradient, in numbers, that may be kept beside each other for ranges of pixels.
+const SPLIT_SUMS: usize = 1 << 20;
 
 /// There should be that many tasks, for an even load on a few threads.
 const TASKS: usize = 16;

@@ -40,7 +40,7 @@ pub(super) fn pack<P: Of<f32>>(
         let (slab, panel) = (chunk / panels, chunk % panels);
         let targets = panel * columns..((panel + 1) * columns).min(slabs.target);
         if slabs.merged > 1 || targets.len() < columns || depth > reduction.taps.len() * slabs.source {
-            packed.fill(P::narrow(0.0));
+            packed.fill(P::ZERO);
         }
         if volume == 1 && slabs.merged == 1 && pass == Pass::DataGradient {
             let filters = &weight[slab * group_out * group_channels..][..group_out * group_channels];
@@ -93,8 +93,8 @@ pub(super) fn pack<P: Of<f32>>(
                         let column = target - panel * columns;
                         for &(tap, start) in &reduction.taps {
                             let step = start + source;
-                            let at = (step / P::SIDE * columns + column) * P::SIDE + step % P::SIDE;
-                            packed[at] = P::narrow(filter[tap]);
+                            let line = &mut packed[step / P::SIDE * P::SIDE * columns..][..P::SIDE * columns];
+                            P::set(line, column, step % P::SIDE, filter[tap]);
                         }
                     }
                 }
@@ -118,7 +118,6 @@ fn pack_pointwise<P: Of<f32>>(
 ) {
     let steps = filters.chunks(P::SIDE * channels);
     for (steps, line) in steps.zip(packed.chunks_exact_mut(P::SIDE * columns)) {
-        let line = &mut line[..P::SIDE * targets.len()];
         match steps.len() > channels {
             true => P::lay(&[&steps[targets.clone()], &steps[channels..][targets.clone()]], line),
             false => P::lay(&[&steps[targets.clone()]], line),

@@ -1,17 +1,24 @@
 //! What the micro-kernel multiplies, and how maps are laid out for it.
 
-#[cfg(target_arch = "x86_64")]
-use super::pairs;
+use super::round::Round;
 use super::tile::{self, Tile};
+#[cfg(target_arch = "x86_64")]
+use super::{amx, pairs};
 use crate::ops::Isa;
-use crate::ops::lanes::{Element, Lanes};
-use crate::ops::number::Number;
+use crate::ops::lanes::{self, Element, Lanes};
+use crate::ops::number::{Number, Plain};
 use half::bf16;
 
 /// A number that panels hold.
-pub(in super::super) trait Panel: Element {
+pub(in super::super) trait Panel: Plain {
+    const ZERO: Self;
+
     /// Steps of the reduction that lie side by side, for each row or column: what one instruction multiplies.
     const SIDE: usize;
+
+    /// Steps of the reduction that one instruction takes of a row-major `a`: each piece of a reduction is filled up to a
+    /// multiple of it.
+    const STEPS: usize = Self::SIDE;
 
     /// The longest reduction of one call with a row-major `a`: a panel of `b` stays in the first-level cache.
     const DEPTH: usize = 1024 / size_of::<Self>();
@@ -26,12 +33,17 @@ pub(in super::super) trait Panel: Element {
     /// As of [`tile::multiply`].
     unsafe fn multiply<C: Element, const TRANSPOSED: bool>(isa: Isa, m: usize, tile: &Tile<Self, C>);
 
-    /// Writes one step of the reduction for a vector of rows or columns, as number `side` of those that lie side by side
-    /// from `to` on. They come in their order; what is behind the last one becomes zero.
+    /// Writes sums that were kept, and what follows them.
     ///
     /// # Safety
-    /// The CPU has the instructions of `L`, and [`Self::SIDE`] vectors fit at `to`.
-    unsafe fn put<L: Lanes>(vector: L, to: *mut Self, side: usize);
+    /// As of [`Round`], and the CPU has `isa`.
+    unsafe fn round<C: Element>(isa: Isa, round: Round<C>) {
+        // SAFETY: the caller's promise.
+        unsafe { lanes::run(isa, round) }
+    }
+
+    /// Writes one number of a line of `b`: that of `column`, number `side` of those that lie side by side.
+    fn set(line: &mut [Self], column: usize, side: usize, value: f32);
 
     /// What takes so many steps of the reduction, with those that fill it up to a multiple of [`Self::SIDE`].
     fn room(steps: usize) -> usize {
@@ -39,7 +51,18 @@ pub(in super::super) trait Panel: Element {
     }
 }
 
+/// A number of panels that Winograd's transforms write.
+pub(in super::super) trait Transformed: Panel + Element {
+    /// Writes one step of the reduction for a vector of rows or columns, as number `side` of those that lie side by side
+    /// from `to` on. They come in their order; what is behind the last one becomes zero.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `L`, and [`Panel::SIDE`] vectors fit at `to`.
+    unsafe fn put<L: Lanes>(vector: L, to: *mut Self, side: usize);
+}
+
 impl Panel for f32 {
+    const ZERO: Self = 0.0;
     const SIDE: usize = 1;
 
     unsafe fn multiply<C: Element, const TRANSPOSED: bool>(isa: Isa, m: usize, tile: &Tile<f32, C>) {
@@ -47,6 +70,13 @@ impl Panel for f32 {
         unsafe { tile::multiply::<C, TRANSPOSED>(isa, m, tile) }
     }
 
+    #[inline(always)]
+    fn set(line: &mut [f32], column: usize, _: usize, value: f32) {
+        line[column] = value;
+    }
+}
+
+impl Transformed for f32 {
     #[inline(always)]
     unsafe fn put<L: Lanes>(vector: L, to: *mut f32, _: usize) {
         // SAFETY: the caller's promise.
@@ -56,6 +86,7 @@ impl Panel for f32 {
 
 /// With [`Isa::Avx512Bf16`] alone.
 impl Panel for bf16 {
+    const ZERO: Self = bf16::ZERO;
     const SIDE: usize = 2;
 
     unsafe fn multiply<C: Element, const TRANSPOSED: bool>(isa: Isa, m: usize, tile: &Tile<bf16, C>) {
@@ -68,6 +99,13 @@ impl Panel for bf16 {
     }
 
     #[inline(always)]
+    fn set(line: &mut [bf16], column: usize, side: usize, value: f32) {
+        line[column * Self::SIDE + side] = bf16::narrow(value);
+    }
+}
+
+impl Transformed for bf16 {
+    #[inline(always)]
     unsafe fn put<L: Lanes>(vector: L, to: *mut bf16, side: usize) {
         // SAFETY: the caller's promise.
         unsafe { vector.narrow_beside(to, side) }
@@ -76,60 +114,64 @@ impl Panel for bf16 {
 
 /// A number that maps hold: what goes into a convolution, and what comes out.
 pub(in super::super) trait Map: Element {
+    /// What it is multiplied as with [`Isa::Amx`].
+    #[cfg(target_arch = "x86_64")]
+    type Tiled: amx::TiledOf<Self> + Of<f32>;
+    /// And where that has to be as exact as with other instructions.
+    #[cfg(target_arch = "x86_64")]
+    type Precise: amx::TiledOf<Self> + Of<f32>;
     /// What it is multiplied as with [`Isa::Avx512Bf16`].
-    type Pairs: Of<Self> + Of<f32>;
+    type Pairs: Transformed + Of<Self> + Of<f32>;
     /// What it is multiplied as with other instructions.
-    type Single: Of<Self> + Of<f32>;
+    type Single: Transformed + Of<Self> + Of<f32>;
 }
 
 impl Map for f32 {
+    #[cfg(target_arch = "x86_64")]
+    type Tiled = amx::Parts<2>;
+    #[cfg(target_arch = "x86_64")]
+    type Precise = amx::Parts<3>;
     type Pairs = f32;
     type Single = f32;
 }
 
 impl Map for bf16 {
+    #[cfg(target_arch = "x86_64")]
+    type Tiled = amx::Parts<1>;
+    #[cfg(target_arch = "x86_64")]
+    type Precise = amx::Parts<1>;
     type Pairs = bf16;
     type Single = f32;
 }
 
 /// A number of panels that are made of maps, or weights, of `N`.
 pub(in super::super) trait Of<N: Element>: Panel {
-    /// `number`, rounded where it has to be.
-    fn of(number: N) -> Self;
-
     /// The numbers of a map, where it holds what panels do.
     fn in_place(_: &[N]) -> Option<&[Self]> {
         None
     }
 
-    /// Writes the numbers of `from`.
-    #[inline(always)]
-    fn copy(from: &[N], to: &mut [Self]) {
-        for (to, from) in to.iter_mut().zip(from) {
-            *to = Self::of(*from);
-        }
-    }
+    /// Writes a piece of a row of `a`: `from` from number `start` on, and zeros before and behind it.
+    fn copy_part(from: &[N], start: usize, to: &mut [Self]);
 
-    /// Writes [`Panel::SIDE`] rows side by side, those behind the last one as zeros. Each has the same length.
+    /// Writes a line of `b`: [`Panel::SIDE`] rows side by side, and zeros in place of rows and columns that are not there.
     fn lay(rows: &[&[N]], to: &mut [Self]);
 }
 
 impl Of<f32> for f32 {
-    #[inline(always)]
-    fn of(number: f32) -> f32 {
-        number
-    }
-
     fn in_place(map: &[f32]) -> Option<&[f32]> {
         Some(map)
     }
 
     #[inline(always)]
-    fn copy(from: &[f32], to: &mut [f32]) {
+    fn copy_part(from: &[f32], start: usize, to: &mut [f32]) {
+        let end = start + from.len();
+        to[..start].fill(0.0);
+        to[end..].fill(0.0);
+        let to = &mut to[start..end];
         // Few channels under a row of taps are two moves, which overlap: a call would take longer than both.
         if let 16..=32 = to.len()
             && let (Some(first), Some(last)) = (from.first_chunk::<16>(), from.last_chunk::<16>())
-            && from.len() == to.len()
         {
             to[..16].copy_from_slice(first);
             let tail = to.len() - 16;
@@ -155,63 +197,71 @@ impl Of<f32> for f32 {
         }
         let row = rows[0];
         if !(lay_line::<16>(row, to) || lay_line::<32>(row, to) || lay_line::<8>(row, to)) {
-            to.copy_from_slice(row);
+            Self::copy_part(row, 0, to);
         }
     }
 }
 
 impl Of<bf16> for f32 {
     #[inline(always)]
-    fn of(number: bf16) -> f32 {
-        number.wide()
+    fn copy_part(from: &[bf16], start: usize, to: &mut [f32]) {
+        let end = start + from.len();
+        to[..start].fill(0.0);
+        to[start..end].iter_mut().zip(from).for_each(|(to, from)| *to = from.wide());
+        to[end..].fill(0.0);
     }
 
     #[inline(always)]
     fn lay(rows: &[&[bf16]], to: &mut [f32]) {
-        Self::copy(rows[0], to);
+        Self::copy_part(rows[0], 0, to);
     }
 }
 
 impl Of<f32> for bf16 {
     #[inline(always)]
-    fn of(number: f32) -> bf16 {
-        bf16::narrow(number)
+    fn copy_part(from: &[f32], start: usize, to: &mut [bf16]) {
+        let end = start + from.len();
+        to[..start].fill(bf16::ZERO);
+        to[start..end].iter_mut().zip(from).for_each(|(to, from)| *to = bf16::narrow(*from));
+        to[end..].fill(bf16::ZERO);
     }
 
     #[inline(always)]
     fn lay(rows: &[&[f32]], to: &mut [bf16]) {
-        lay_pairs(rows, to);
+        lay_pairs(rows, to, bf16::narrow, bf16::ZERO);
     }
 }
 
 impl Of<bf16> for bf16 {
     #[inline(always)]
-    fn of(number: bf16) -> bf16 {
-        number
+    fn copy_part(from: &[bf16], start: usize, to: &mut [bf16]) {
+        let end = start + from.len();
+        to[..start].fill(bf16::ZERO);
+        to[start..end].copy_from_slice(from);
+        to[end..].fill(bf16::ZERO);
     }
 
     #[inline(always)]
     fn lay(rows: &[&[bf16]], to: &mut [bf16]) {
-        lay_pairs(rows, to);
+        lay_pairs(rows, to, |number| number, bf16::ZERO);
     }
 }
 
 /// [`Of::lay`] of pairs.
 #[inline(always)]
-fn lay_pairs<N: Element>(rows: &[&[N]], to: &mut [bf16])
-where
-    bf16: Of<N>,
-{
+pub(super) fn lay_pairs<N: Element, P: Copy>(rows: &[&[N]], to: &mut [P], of: impl Fn(N) -> P, zero: P) {
     let (to, _) = to.as_chunks_mut::<2>();
+    let (to, rest) = to.split_at_mut(rows.first().map_or(0, |row| row.len()));
+    rest.fill([zero; 2]);
     match rows {
         [even] => {
             for (to, even) in to.iter_mut().zip(*even) {
-                *to = [bf16::of(*even), bf16::ZERO];
+                *to = [of(*even), zero];
             }
         }
         [even, odd, ..] => {
             for ((to, even), odd) in to.iter_mut().zip(*even).zip(*odd) {
-                *to = [bf16::of(*even), bf16::of(*odd)];
+                *to = [of(*even), of(*odd)];
             }
         }
         [] => {}

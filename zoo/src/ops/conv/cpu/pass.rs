@@ -12,18 +12,19 @@ use super::tile::{Ahead, Tile};
 use super::walk::{Piece, Row, Walk};
 use super::{Operands, Slabs, TASKS};
 use crate::ops::Isa;
+use crate::ops::amx::Tiles;
 use crate::ops::isa::vectorised;
-use crate::ops::lanes;
 use crate::ops::parallel::{Disjoint, Scratch, part, with_scratch};
 use crate::ops::tasks;
 use candle_core::DType;
+use std::any::TypeId;
 use std::ops::Range;
 
 /// Rows of a block: its gathered panel stays in the second-level cache.
 const ROWS: usize = 112;
 
 /// Where there are few rows, each thread should have that many tasks.
-const TASKS_A_THREAD: usize = 4;
+pub(super) const TASKS_A_THREAD: usize = 4;
 
 /// Writes all channels of the positions that `walk` visits, from panels of `P`.
 pub(super) fn dense<N: Map, P: Of<N> + Of<f32>>(
@@ -33,9 +34,9 @@ pub(super) fn dense<N: Map, P: Of<N> + Of<f32>>(
     walk: &Walk,
     operands: Operands<N>,
 ) {
-    let Operands { source, weight, finish, target, observed } = operands;
+    let Operands { source, weight, finish, target, observed, .. } = operands;
     let slabs = Slabs::new(isa, problem, pass);
-    let pieces = walk.pieces(slabs.source, slabs.count == 1, P::DEPTH, P::SIDE);
+    let pieces = walk.pieces(slabs.source, slabs.count == 1, P::DEPTH, P::STEPS);
     let blocks = blocks(&pieces, P::DEPTH);
     let reduction = walk.reduction(problem.kernel, slabs.source, &pieces);
     let depth = reduction.len;
@@ -45,7 +46,7 @@ pub(super) fn dense<N: Map, P: Of<N> + Of<f32>>(
     // same blocks), each in parts of the target's channels.
     let few = walk.len().div_ceil(ROWS).next_power_of_two().max(2);
     let is_short = few * slabs.count < TASKS && walk.len() >= few * isa.rows();
-    let block = walk.block(if is_short { walk.len().div_ceil(few) } else { ROWS });
+    let block = walk.block(if is_short { walk.len().div_ceil(few) } else { isa.rows_written(ROWS) });
     let row_blocks = walk.len().div_ceil(block);
     let range = |row_block: usize| row_block * block..((row_block + 1) * block).min(walk.len());
     let row_tasks = row_blocks * slabs.count;
@@ -60,7 +61,7 @@ pub(super) fn dense<N: Map, P: Of<N> + Of<f32>>(
         }
     };
     weight.with_filters(
-        || Form::Direct(isa, P::DTYPE, reduction.clone()),
+        || Form::Direct(isa, TypeId::of::<P>(), reduction.clone()),
         filters_len,
         make,
         |packed| {
@@ -79,10 +80,10 @@ pub(super) fn dense<N: Map, P: Of<N> + Of<f32>>(
                 reads_in_order,
             };
             // Tasks of the same rows read the same windows: where there are several, all blocks of the reduction are kept.
-            let (kept, len) = (if column_parts > 1 { blocks.len() } else { 1 }, block * P::PITCH);
+            let (kept, len) = (if column_parts > 1 { blocks.len() } else { 1 }, isa.rows_read(block) * P::PITCH);
             tasks::for_each_init(
                 row_tasks * column_parts,
-                || Gathered::new(kept, len),
+                || Gathered::new(isa, kept, len),
                 |gathered, task| {
                     let (row_task, panels) = (task / column_parts, part(panels, column_parts, task % column_parts));
                     let slab = row_task % slabs.count;
@@ -109,7 +110,7 @@ pub(super) fn dense<N: Map, P: Of<N> + Of<f32>>(
     );
 }
 
-/// What a thread has gathered.
+/// What a thread has gathered, and multiplies.
 struct Gathered<P: Panel> {
     /// For which rows of which slab.
     task: Option<usize>,
@@ -117,12 +118,20 @@ struct Gathered<P: Panel> {
     /// Of each block of the reduction that is kept, a panel and what it holds.
     numbers: Scratch<P>,
     reduced: Vec<Option<Range<usize>>>,
+    /// Held for as long.
+    _registers: Option<Tiles>,
 }
 
 impl<P: Panel> Gathered<P> {
     /// Of `kept` panels, `len` numbers each.
-    fn new(kept: usize, len: usize) -> Self {
-        Gathered { task: None, rows: Vec::new(), numbers: Scratch::of(kept * len), reduced: vec![None; kept] }
+    fn new(isa: Isa, kept: usize, len: usize) -> Self {
+        Gathered {
+            task: None,
+            rows: Vec::new(),
+            numbers: Scratch::of(kept * len),
+            reduced: vec![None; kept],
+            _registers: isa.registers(),
+        }
     }
 }
 
@@ -160,6 +169,8 @@ struct Sums<'a, N, P> {
     next_source: Option<&'a [N]>,
     /// The sums of several blocks, a line a row, where the target's numbers are too short to be summed up in.
     lines: &'a mut [f32],
+    /// Numbers from one line to the next.
+    line: usize,
     /// Where each row starts in `lines`.
     starts: Vec<usize>,
     /// Whether there are any sums already, and whether that is the end of it.
@@ -178,8 +189,8 @@ impl<N: Map, P: Of<N>> DensePass<'_, N, P> {
             let next = rows.last().map_or(0, |row| row.target + 1) * source_pitch;
             &self.source[next..(next + rows.len() * source_pitch).min(self.source.len())]
         });
-        let summed_apart = self.blocks.len() > 1 && N::DTYPE != DType::F32;
-        with_scratch(if summed_apart { rows.len() * line } else { 0 }, |lines| {
+        let summed_apart = self.blocks.len() > 1 && (N::DTYPE != DType::F32 || self.isa == Isa::Amx);
+        with_scratch(if summed_apart { self.isa.rows_written(rows.len()) * line } else { 0 }, |lines| {
             f(Sums {
                 pass: self,
                 targets: rows.iter().map(|row| row.target * pitch).collect(),
@@ -189,6 +200,7 @@ impl<N: Map, P: Of<N>> DensePass<'_, N, P> {
                 panels,
                 next_source,
                 starts: (0..if summed_apart { rows.len() } else { 0 }).map(|row| row * line).collect(),
+                line,
                 lines,
                 begun: false,
                 finished: false,
@@ -222,7 +234,7 @@ impl<N: Map, P: Of<N>> Sums<'_, N, P> {
             let finish = self.pass.finish.filter(|_| self.finished).map(|finish| finish.from(channel));
             let (len, line) = (columns.min(self.channels.end - panel * columns), (panel - self.panels.start) * columns);
             for i in 0..tiles {
-                let part = part(rows, tiles, i);
+                let part = isa.tile(rows, i);
                 let a = gathered[part.start * P::PITCH + offset..].as_ptr();
                 let ahead = match self.next_source {
                     Some(source) => Ahead::share(source, calls, (block * panels + nth) * tiles + i, reduced.len()),
@@ -231,7 +243,9 @@ impl<N: Map, P: Of<N>> Sums<'_, N, P> {
                 let (depth, step, b, columns) = (reduced.len(), 1, b.as_ptr(), len);
                 if self.starts.is_empty() {
                     let (c, rows) = (target.wrapping_add(channel), self.targets[part.clone()].as_ptr());
-                    let tile = Tile { depth, a, step, b, c, rows, columns, accumulate: self.begun, finish, ahead };
+                    let pitch = None;
+                    let tile =
+                        Tile { depth, a, step, b, c, rows, pitch, columns, accumulate: self.begun, finish, ahead };
                     // SAFETY: `gathered` holds the rows at PITCH, `b` the reduction; the targets lie inside the
                     // buffer (`at` checked the last), as does what `finish` reads; no other task has these rows and
                     // channels.
@@ -239,7 +253,9 @@ impl<N: Map, P: Of<N>> Sums<'_, N, P> {
                     continue;
                 }
                 let (c, rows) = (self.lines[line..].as_mut_ptr(), self.starts[part.clone()].as_ptr());
-                let tile = Tile { depth, a, step, b, c, rows, columns, accumulate: self.begun, finish: None, ahead };
+                let pitch = Some(self.line);
+                let tile =
+                    Tile { depth, a, step, b, c, rows, pitch, columns, accumulate: self.begun, finish: None, ahead };
                 // SAFETY: as above; `lines` has a line for each row.
                 unsafe { P::multiply::<f32, false>(isa, part.len(), &tile) }
                 if self.finished {
@@ -252,7 +268,7 @@ impl<N: Map, P: Of<N>> Sums<'_, N, P> {
                         finish,
                     };
                     // SAFETY: as above.
-                    unsafe { lanes::run(isa, round) }
+                    unsafe { P::round(isa, round) }
                 }
             }
         }
@@ -307,7 +323,6 @@ impl<N: Map, P: Of<N>> DensePass<'_, N, P> {
 
     #[inline(always)]
     fn gather_pieces(&self, slab: usize, block: usize, rows: &[Row], gathered: &mut [P]) -> Option<Range<usize>> {
-        let zero = P::narrow(0.0);
         let pieces = &self.pieces[self.blocks[block].clone()];
         let (pitch, channel) = (self.slabs.source * self.slabs.count, slab * self.slabs.source);
         let origin = pieces[0].start;
@@ -317,17 +332,10 @@ impl<N: Map, P: Of<N>> DensePass<'_, N, P> {
             for (row, line) in rows.iter().zip(gathered.chunks_exact_mut(P::PITCH)) {
                 let line = &mut line[piece.start - origin..][..piece.room];
                 match self.walk.read(row, piece, pitch, channel) {
-                    None => line.fill(zero),
-                    Some((_, range)) if range.len() == line.len() => {
-                        reads = true;
-                        <P as Of<N>>::copy(&self.source[range], line);
-                    }
+                    None => line.fill(P::ZERO),
                     Some((start, range)) => {
                         reads = true;
-                        let end = start + range.len();
-                        line[..start].fill(zero);
-                        <P as Of<N>>::copy(&self.source[range], &mut line[start..end]);
-                        line[end..].fill(zero);
+                        <P as Of<N>>::copy_part(&self.source[range], start, line);
                     }
                 }
             }
@@ -341,7 +349,7 @@ impl<N: Map, P: Of<N>> DensePass<'_, N, P> {
 }
 
 /// Cuts the pieces into blocks of about equal size, at most `depth` numbers each.
-fn blocks(pieces: &[Piece], depth: usize) -> Vec<Range<usize>> {
+pub(super) fn blocks(pieces: &[Piece], depth: usize) -> Vec<Range<usize>> {
     let longest = pieces.iter().map(|piece| piece.room).max().unwrap_or(1);
     let count = pieces.len().div_ceil(depth / longest);
     (0..count).map(|i| part(pieces.len(), count, i)).collect()

@@ -4,7 +4,7 @@ use super::finish::{FinishFrom, write_one, write_vector};
 use crate::ops::lanes::{Element, Kernel, Lanes};
 
 /// Writes the sums of some rows and columns, and what follows them.
-pub(super) struct Round<'a, N> {
+pub(in super::super) struct Round<'a, N> {
     pub sums: *const f32,
     /// For each row, where its sums start.
     pub lines: &'a [usize],

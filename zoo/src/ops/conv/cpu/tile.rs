@@ -3,8 +3,11 @@
 use super::finish::{FinishFrom, write_one, write_vector};
 use super::panel::Panel;
 use crate::ops::Isa;
+use crate::ops::amx::Tiles;
 use crate::ops::lanes::{Element, Lanes};
 use crate::ops::parallel::part;
+use candle_core::DType;
+use std::ops::Range;
 
 /// One call: `c[rows, columns] (+)= a[rows, depth] * b[depth, columns]`, of panels of `P`, summed in f32.
 pub(in super::super) struct Tile<P, C = f32> {
@@ -19,6 +22,8 @@ pub(in super::super) struct Tile<P, C = f32> {
     pub c: *mut C,
     /// For each row, where it starts, counted from `c`.
     pub rows: *const usize,
+    /// What lies between them where that is always the same, and there are whole tiles of rows and columns.
+    pub pitch: Option<usize>,
     /// At most [`Isa::columns`].
     pub columns: usize,
     /// Add to `c` rather than overwrite it: a sum of which each part is rounded to `C`.
@@ -27,6 +32,19 @@ pub(in super::super) struct Tile<P, C = f32> {
     pub finish: Option<FinishFrom<C>>,
     /// What the next calls will read.
     pub ahead: Ahead,
+}
+
+impl<P, C: Element> Tile<P, C> {
+    /// The first row of the sums, and the distance between rows, where they are kept as they are.
+    ///
+    /// # Safety
+    /// There is a row.
+    pub(super) unsafe fn sums(&self) -> Option<(*mut f32, usize)> {
+        let pitch = self.pitch.filter(|_| C::DTYPE == DType::F32 && self.finish.is_none())?;
+        // SAFETY: the caller's promise.
+        let first = unsafe { *self.rows };
+        Some((self.c.wrapping_add(first).cast(), pitch))
+    }
 }
 
 /// Memory that is fetched while a product is summed: some bytes at each step of the reduction.
@@ -59,6 +77,7 @@ impl Isa {
     /// Rows of the largest tile.
     pub(super) const fn rows(self) -> usize {
         match self {
+            Isa::Amx => 32,
             Isa::Avx512Bf16 | Isa::Avx512 => 14,
             Isa::Avx2 => 6,
             Isa::Portable => PORTABLE_ROWS,
@@ -68,10 +87,40 @@ impl Isa {
     /// Columns of the largest tile: the width of a panel of `b`.
     pub(super) const fn columns(self) -> usize {
         match self {
-            Isa::Avx512Bf16 | Isa::Avx512 => 32,
+            Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512 => 32,
             Isa::Avx2 => 16,
             Isa::Portable => 8,
         }
+    }
+
+    /// Tile `i` of so many `rows`: of equal height, or where an instruction takes all rows of a tile, of full height but
+    /// for the last one.
+    pub(super) fn tile(self, rows: usize, i: usize) -> Range<usize> {
+        match self {
+            Isa::Amx => i * self.rows()..((i + 1) * self.rows()).min(rows),
+            _ => part(rows, rows.div_ceil(self.rows()), i),
+        }
+    }
+
+    /// Rows that are read of a tile of `rows`.
+    pub(super) fn rows_read(self, rows: usize) -> usize {
+        match self {
+            Isa::Amx => rows.next_multiple_of(16),
+            _ => rows,
+        }
+    }
+
+    /// Rows of sums that are written of a tile of `rows`, where there is a distance between them.
+    pub(super) fn rows_written(self, rows: usize) -> usize {
+        match self {
+            Isa::Amx => rows.next_multiple_of(self.rows()),
+            _ => rows,
+        }
+    }
+
+    /// What a thread has to hold while it multiplies.
+    pub(super) fn registers(self) -> Option<Tiles> {
+        (self == Isa::Amx).then(Tiles::hold)
     }
 
     /// Numbers from one step of a transposed `a` to the next.
@@ -98,7 +147,7 @@ macro_rules! dispatch {
     ($isa:expr, $m:expr, $tile:expr) => {
         match $isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Avx512Bf16 => rows!(avx512, 16, $m, $tile; 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+            Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => rows!(avx512, 16, $m, $tile; 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => rows!(avx2, 8, $m, $tile; 1 2 3 4 5 6),
             #[cfg(target_arch = "aarch64")]
@@ -106,7 +155,7 @@ macro_rules! dispatch {
             #[cfg(not(target_arch = "aarch64"))]
             Isa::Portable => rows!(portable, 4, $m, $tile; 1 2 3 4 5 6),
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx512Bf16 | Isa::Avx512 | Isa::Avx2 => unreachable!("an instruction set of x86-64"),
+            Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512 | Isa::Avx2 => unreachable!("an instruction set of x86-64"),
         }
     };
 }

@@ -8,29 +8,29 @@ use std::ops::Range;
 /// residue of the input position modulo the stride, since positions of one class see the same taps.
 #[derive(Debug)]
 pub(super) struct Walk {
-    batch: usize,
+    pub batch: usize,
     /// Positions that this walk visits, along each axis.
-    grid: [usize; 3],
-    source: [usize; 3],
+    pub grid: [usize; 3],
+    pub source: [usize; 3],
     /// Source positions from one visit to the next.
-    step: [usize; 3],
-    target: [usize; 3],
+    pub step: [usize; 3],
+    pub target: [usize; 3],
     target_start: [usize; 3],
     target_step: [usize; 3],
     /// The taps that reach into the source somewhere, by ascending offset.
-    taps: [Vec<Tap>; 3],
+    pub taps: [Vec<Tap>; 3],
     /// Whether the same position of all images comes before the next position. Then the rows of a block
     /// agree on which taps lie in the padding, and those taps are skipped: on small maps that are many.
-    by_position: bool,
+    pub by_position: bool,
 }
 
 /// A tap along one axis.
 #[derive(Debug, Clone, Copy)]
-struct Tap {
+pub(super) struct Tap {
     /// Its index in the kernel.
     index: usize,
     /// From where a visit stands to what it reads.
-    offset: isize,
+    pub offset: isize,
 }
 
 /// One target position of one image.
@@ -55,12 +55,12 @@ pub(super) struct Piece {
     pub len: usize,
     /// What it takes in the reduction: its numbers, and zeros up to a multiple of what lies side by side.
     pub room: usize,
-    offset: [isize; 3],
+    pub offset: [isize; 3],
     /// From the pixel where a visit stands to the first one that it reads.
     distance: isize,
     /// Taps along the last axis.
     taps: usize,
-    channel: usize,
+    pub channel: usize,
 }
 
 /// What is summed up: channels of taps, and what fills them up.
@@ -250,10 +250,16 @@ impl Walk {
         }
     }
 
-    fn row(&self, image: usize, at: [usize; 3]) -> Row {
+    /// The target pixel that a visit writes.
+    pub(super) fn target_pixel(&self, image: usize, at: [usize; 3]) -> usize {
+        let [depth, height, width] = self.target;
         let target: [usize; 3] =
             std::array::from_fn(|axis| self.target_start[axis] + at[axis] * self.target_step[axis]);
-        let [depth, height, width] = self.target;
+        ((image * depth + target[0]) * height + target[1]) * width + target[2]
+    }
+
+    fn row(&self, image: usize, at: [usize; 3]) -> Row {
+        let target = self.target_pixel(image, at);
         let at: [isize; 3] = std::array::from_fn(|axis| (at[axis] * self.step[axis]) as isize);
         let image_pixel = image * self.source.iter().product::<usize>();
         let is_whole = (0..3).all(|axis| match &self.taps[axis][..] {
@@ -261,12 +267,7 @@ impl Walk {
             [lone] => (0..self.source[axis] as isize).contains(&(at[axis] + lone.offset)),
             [] => false,
         });
-        Row {
-            at,
-            image: image_pixel,
-            target: ((image * depth + target[0]) * height + target[1]) * width + target[2],
-            whole: is_whole.then(|| image_pixel as isize + self.pixel(at)),
-        }
+        Row { at, image: image_pixel, target, whole: is_whole.then(|| image_pixel as isize + self.pixel(at)) }
     }
 
     /// Pixels of the source from the first one of an image to that at `at`.

@@ -6,7 +6,7 @@ use super::pack::{Pass, unpack};
 use super::panel::{Map, Of, Panel};
 use super::tile::{Ahead, Tile};
 use super::walk::{Piece, Row, Walk};
-use super::{Slabs, TASKS};
+use super::{SPLIT_SUMS, Slabs, TASKS};
 use crate::ops::Isa;
 use crate::ops::isa::vectorised;
 use crate::ops::parallel::{Disjoint, part, with_scratch, with_scratch_of};
@@ -19,9 +19,6 @@ const PIXELS: usize = 192;
 
 /// Bytes of a pixel, at most, that is multiplied where it lies: with more, the lines of a tile fall into few cache sets.
 const IN_PLACE: usize = 2048;
-
-/// Sums of a weight gradient, in numbers, that may be kept beside each other for ranges of pixels.
-const SPLIT_SUMS: usize = 1 << 20;
 
 /// Writes `dw[O, C / G, taps]`, summed up from panels of `P`.
 pub(super) fn dense<N: Map, P: Of<N>>(isa: Isa, problem: &Problem, walk: &Walk, x: &[N], dy: &[N], dw: Disjoint) {
@@ -93,21 +90,25 @@ pub(super) fn dense<N: Map, P: Of<N>>(isa: Isa, problem: &Problem, walk: &Walk, 
     };
     with_scratch(splits * len, |sums| {
         sums_of(Disjoint::new(sums));
-        let (first, others) = sums.split_at_mut(len);
-        let others = &*others;
-        tasks::for_each_chunk(first, CHUNK, |i, first| {
-            for other in others.chunks_exact(len.max(1)) {
-                for (sum, other) in first.iter_mut().zip(&other[i * CHUNK..]) {
-                    *sum += other;
-                }
-            }
-        });
-        unpack(isa, problem, &slabs, width, &taps, first, dw);
+        unpack(isa, problem, &slabs, width, &taps, add_splits(sums, len), dw);
     });
 }
 
-/// Sums that one task adds up over the splits.
-const CHUNK: usize = 8192;
+/// Adds the sums of all ranges of pixels, of `len` numbers each, to the first ones, in their order.
+pub(super) fn add_splits(sums: &mut [f32], len: usize) -> &[f32] {
+    // What one task adds up.
+    const CHUNK: usize = 8192;
+    let (first, others) = sums.split_at_mut(len);
+    let others = &*others;
+    tasks::for_each_chunk(first, CHUNK, |i, first| {
+        for other in others.chunks_exact(len.max(1)) {
+            for (sum, other) in first.iter_mut().zip(&other[i * CHUNK..]) {
+                *sum += other;
+            }
+        }
+    });
+    first
+}
 
 /// Packs the slab's channels of the rows of `dy` into `[panel, row, columns]`, some rows side by side.
 #[inline(always)]
@@ -124,13 +125,11 @@ fn pack_gradient<N: Map, P: Of<N>>(
         let start = slab * slabs.target + panel * columns;
         for (rows, line) in rows.chunks(P::SIDE).zip(packed.chunks_exact_mut(P::SIDE * columns)) {
             let of = |row: &Row| &dy[row.target * slabs.target * slabs.count + start..][..len];
-            let (line, rest) = line.split_at_mut(P::SIDE * len);
             match rows {
                 [row, next, ..] => P::lay(&[of(row), of(next)], line),
                 [row] => P::lay(&[of(row)], line),
                 [] => {}
             }
-            rest.fill(P::narrow(0.0));
         }
     }
 }
@@ -225,6 +224,7 @@ impl<N: Map, P: Of<N>> WeightTask<'_, N, P> {
                                 b: b.as_ptr(),
                                 c: self.sums.at(start, (part.len() - 1) * width + tile_columns),
                                 rows: distances.as_ptr(),
+                                pitch: None,
                                 columns: tile_columns,
                                 accumulate: *started,
                                 finish: None,
@@ -299,7 +299,7 @@ impl<N: Map, P: Of<N>> WeightTask<'_, N, P> {
             let sides = [rows.first().and_then(reads), rows.get(1).and_then(reads)];
             let lines = gathered[i * line..].chunks_mut(tile_len).map(|lines| &mut lines[..P::SIDE * line]);
             if sides.iter().all(Option::is_none) {
-                lines.for_each(|line| line.fill(P::narrow(0.0)));
+                lines.for_each(|line| line.fill(P::ZERO));
                 continue;
             }
             read = Some(read.map_or(i, |read| read.start)..i + P::SIDE);

@@ -13,13 +13,14 @@ use super::filters::Form;
 use super::finish::{Finish, FinishFrom, write_vector};
 use super::observed::Observed;
 use super::pack::{Pass, lay_out};
-use super::panel::Panel;
+use super::panel::Transformed;
 use super::tile::{Ahead, Tile};
 use super::{Operands, TASKS};
 use crate::ops::Isa;
 use crate::ops::lanes::{self, Element, Kernel, Lanes};
 use crate::ops::parallel::{Disjoint, part, with_scratch, with_scratch_of};
 use crate::ops::tasks;
+use std::any::TypeId;
 use std::ops::Range;
 use transform::{OUTPUTS, POINTS, TAPS, in_both_axes};
 
@@ -47,20 +48,24 @@ pub(super) struct Winograd {
 
 impl Winograd {
     /// The forward pass, where this method can do it and pays. Filters that are `kept` cost less.
-    pub(super) fn forward(problem: &Problem, kept: bool) -> Option<Self> {
-        Self::of(problem, Pass::Forward, kept)
+    pub(super) fn forward(isa: Isa, problem: &Problem, kept: bool) -> Option<Self> {
+        Self::of(isa, problem, Pass::Forward, kept)
     }
 
     /// The data gradient: a convolution of `dy` with turned filters.
-    pub(super) fn data_gradient(problem: &Problem) -> Option<Self> {
-        Self::of(problem, Pass::DataGradient, false)
+    pub(super) fn data_gradient(isa: Isa, problem: &Problem) -> Option<Self> {
+        Self::of(isa, problem, Pass::DataGradient, false)
     }
 
-    fn of(problem: &Problem, pass: Pass, kept: bool) -> Option<Self> {
+    fn of(isa: Isa, problem: &Problem, pass: Pass, kept: bool) -> Option<Self> {
         let [_, height, width] = problem.kernel;
         let plain = !problem.direct && problem.groups == 1 && problem.stride == [1; 3] && problem.dilation == [1; 3];
         let channels = [problem.channels, problem.out_channels];
-        if !plain || [height, width] != [TAPS; 2] || !channels.iter().all(|c| c.is_multiple_of(VECTOR)) {
+        if isa == Isa::Amx
+            || !plain
+            || [height, width] != [TAPS; 2]
+            || !channels.iter().all(|c| c.is_multiple_of(VECTOR))
+        {
             return None;
         }
         let padding = problem.padding.map(|padding| padding as isize);
@@ -195,14 +200,14 @@ impl Layout {
 }
 
 /// Writes all channels of all targets, from products of `P`.
-pub(super) fn pass<N: Element, P: Panel>(
+pub(super) fn pass<N: Element, P: Transformed>(
     isa: Isa,
     problem: &Problem,
     pass: Pass,
     winograd: &Winograd,
     operands: Operands<N>,
 ) {
-    let Operands { source, weight, finish, target, observed } = operands;
+    let Operands { source, weight, finish, target, observed, .. } = operands;
     let columns = isa.columns();
     let (depth, panels) = (winograd.depth(), winograd.target_channels.div_ceil(columns));
     let blocks = depth.div_ceil(P::DEPTH);
@@ -230,7 +235,7 @@ pub(super) fn pass<N: Element, P: Panel>(
     };
 
     let all_blocks = winograd.len().div_ceil(tiles);
-    let form = || Form::Winograd(isa, P::DTYPE, chunk);
+    let form = || Form::Winograd(isa, TypeId::of::<P>(), chunk);
     if !shared {
         weight.with_filters(form, chunk_len, transform_all, |transformed| {
             tasks::for_each(all_blocks, |i| {
@@ -312,7 +317,7 @@ impl Filters {
         AREA * self.point()
     }
 
-    fn transform<P: Panel>(
+    fn transform<P: Transformed>(
         &self,
         isa: Isa,
         problem: &Problem,
@@ -371,7 +376,7 @@ struct TransformFilters<P> {
     point: usize,
 }
 
-impl<P: Panel> Kernel for TransformFilters<P> {
+impl<P: Transformed> Kernel for TransformFilters<P> {
     /// # Safety
     /// Nine taps of each source lie at `taps`, and there is space for the points.
     #[inline(always)]
@@ -404,7 +409,7 @@ struct PassTask<'a, N> {
 
 impl<N: Element> PassTask<'_, N> {
     /// Transforms what the tiles of `range` read. The first of them is number `first` of its block.
-    fn transform<P: Panel>(&self, range: Range<usize>, first: usize, points: Disjoint<P>) {
+    fn transform<P: Transformed>(&self, range: Range<usize>, first: usize, points: Disjoint<P>) {
         transform_source(self.isa, self.winograd, self.source, range, first, &self.layout, points);
     }
 
@@ -424,7 +429,7 @@ impl<N: Element> PassTask<'_, N> {
 
     /// Multiplies the transformed tiles of `range` with transformed filters and transforms back. The next filters, and what
     /// is `upcoming`, are fetched meanwhile.
-    fn multiply<P: Panel>(
+    fn multiply<P: Transformed>(
         &self,
         range: Range<usize>,
         points: &[P],
@@ -461,6 +466,7 @@ impl<N: Element> PassTask<'_, N> {
                                 b: b.as_ptr(),
                                 c: products[(panel - panels.start) * columns..].as_mut_ptr(),
                                 rows: distances[rows.clone()].as_ptr(),
+                                pitch: None,
                                 columns: columns.min(channels.end - panel * columns),
                                 accumulate: k > 0,
                                 finish: None,
@@ -512,7 +518,7 @@ impl<N: Element> PassTask<'_, N> {
 }
 
 /// Transforms what the tiles of `range` read of `source` into `points`, from tile number `first` of the layout on.
-fn transform_source<N: Element, P: Panel>(
+fn transform_source<N: Element, P: Transformed>(
     isa: Isa,
     winograd: &Winograd,
     source: &[N],
@@ -568,7 +574,7 @@ struct TransformSource<'a, N, P> {
     points: *mut P,
 }
 
-impl<N: Element, P: Panel> Kernel for TransformSource<'_, N, P> {
+impl<N: Element, P: Transformed> Kernel for TransformSource<'_, N, P> {
     /// # Safety
     /// `channels` numbers, a multiple of [`VECTOR`], lie at each pixel, and `points` has space for the layout.
     #[inline(always)]

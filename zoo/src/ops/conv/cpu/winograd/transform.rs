@@ -6,7 +6,7 @@
 //! element by element; in two dimensions every transform runs along columns, then along rows. The usual points
 //! 0, ±1, ±2 round two to three times worse: of all pairs of small fractions these were measured best.
 
-use super::super::panel::Panel;
+use super::super::panel::Transformed;
 use crate::ops::lanes::{Element, Lanes};
 
 /// Inputs that one tile reads along an axis, and points of the transformed tile.
@@ -92,12 +92,12 @@ pub(super) unsafe fn store<E: Element, L: Lanes, const N: usize>(square: &[[L; N
     }
 }
 
-/// [`store`] of one step of a reduction, beside others: see [`Panel::put`].
+/// [`store`] of one step of a reduction, beside others: see [`Transformed::put`].
 ///
 /// # Safety
-/// As of [`Panel::put`], at each place.
+/// As of [`Transformed::put`], at each place.
 #[inline(always)]
-pub(super) unsafe fn put<P: Panel, L: Lanes, const N: usize>(
+pub(super) unsafe fn put<P: Transformed, L: Lanes, const N: usize>(
     square: &[[L; N]; N],
     to: *mut P,
     step: usize,

@@ -1,7 +1,7 @@
 //! The weight gradient of the same algorithm, transposed step by step: at each point the transformed source
 //! times the transformed output gradient, summed over tiles; the sums are transformed back into filters.
 
-use super::super::panel::Panel;
+use super::super::panel::Transformed;
 use super::super::tile::{Ahead, Tile};
 use super::transform::{self, OUTPUTS, POINTS, TAPS, in_both_axes};
 use super::{AREA, Layout, VECTOR, Winograd, transform_source};
@@ -24,7 +24,13 @@ const CHUNK: usize = 64;
 const PARTS: usize = 8;
 
 /// Writes `dw[O, C, taps]`, from products of `P`.
-pub(in super::super) fn dense<N: Element, P: Panel>(isa: Isa, winograd: &Winograd, x: &[N], dy: &[N], dw: Disjoint) {
+pub(in super::super) fn dense<N: Element, P: Transformed>(
+    isa: Isa,
+    winograd: &Winograd,
+    x: &[N],
+    dy: &[N],
+    dw: Disjoint,
+) {
     let gradient = Gradient::new::<P>(isa, winograd, x, dy);
     let (all_blocks, block_len) = (winograd.len().div_ceil(gradient.layout.tiles), gradient.block_len());
     // Where the operands stay in the last-level cache, they are made once, and a task sums over all blocks for
@@ -112,7 +118,7 @@ struct Gradient<'a, N> {
 }
 
 impl<'a, N: Element> Gradient<'a, N> {
-    fn new<P: Panel>(isa: Isa, winograd: &'a Winograd, x: &'a [N], dy: &'a [N]) -> Self {
+    fn new<P: Transformed>(isa: Isa, winograd: &'a Winograd, x: &'a [N], dy: &'a [N]) -> Self {
         let (depth, most) = (winograd.depth(), TILES / size_of::<P>());
         let tiles = P::room(winograd.len().div_ceil(winograd.len().div_ceil(most).max(1)).max(1));
         let layout = Layout { tiles, pitch: depth + VECTOR, blocks: 1, block: depth, side: P::SIDE };
@@ -158,7 +164,7 @@ impl<'a, N: Element> Gradient<'a, N> {
     }
 
     /// Makes both operands of a block of tiles.
-    fn transform<P: Panel>(&self, block: usize, operands: &mut [P]) {
+    fn transform<P: Transformed>(&self, block: usize, operands: &mut [P]) {
         let (points, gradients) = operands.split_at_mut(self.layout.len());
         let (points, gradients) = (Disjoint::new(points), Disjoint::new(gradients));
         self.layout.in_parts(PARTS, self.tiles(block), |tiles, first| {
@@ -168,7 +174,7 @@ impl<'a, N: Element> Gradient<'a, N> {
     }
 
     /// Transforms the output gradient of `tiles`, the first of which is number `first` of its block.
-    fn transform_gradient<P: Panel>(&self, tiles: Range<usize>, first: usize, gradients: Disjoint<P>) {
+    fn transform_gradient<P: Transformed>(&self, tiles: Range<usize>, first: usize, gradients: Disjoint<P>) {
         let ([_, height, width], out) = (self.winograd.target, self.winograd.target_channels);
         with_scratch_of(out, |zeros: &mut [N]| {
             zeros.fill(N::narrow(0.0));
@@ -200,7 +206,7 @@ impl<'a, N: Element> Gradient<'a, N> {
     /// Adds the product of the operands of a block of tiles at `point` to the sums of `of`, which lie among
     /// those of `all`. The first block overwrites them. What is `upcoming` is fetched meanwhile.
     #[expect(clippy::too_many_arguments, reason = "three of them say where the sums are, and two what is read")]
-    fn multiply<P: Panel>(
+    fn multiply<P: Transformed>(
         &self,
         block: usize,
         operands: &[P],
@@ -232,6 +238,7 @@ impl<'a, N: Element> Gradient<'a, N> {
                         b: b.as_ptr(),
                         c: sums.at(start, (rows.len() - 1) * all.out.len() + tile_columns),
                         rows: distances.as_ptr(),
+                        pitch: None,
                         columns: tile_columns,
                         accumulate: block > 0,
                         finish: None,
@@ -289,7 +296,7 @@ struct TransformGradient<N, P> {
     point: usize,
 }
 
-impl<N: Element, P: Panel> Kernel for TransformGradient<N, P> {
+impl<N: Element, P: Transformed> Kernel for TransformGradient<N, P> {
     /// # Safety
     /// `out` numbers, a multiple of [`VECTOR`], lie at each pixel, and there is space for the points.
     #[inline(always)]

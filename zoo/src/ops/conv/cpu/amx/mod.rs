@@ -1,0 +1,337 @@
+//! The micro-kernel for AMX: 32 rows and 32 columns in four tile registers, 32 steps of the reduction an instruction
+//! (`tdpbf16ps`). Denormal numbers count as zero.
+
+mod number;
+pub(super) mod weight_gradient;
+mod window;
+
+use super::finish::{finished_vector, write_one};
+use super::panel::{Map, Of, Panel};
+use super::round::Round;
+use super::tile::Tile;
+use super::walk::Walk;
+use super::{Operands, Pass, Problem, Slabs};
+use crate::ops::Isa;
+use crate::ops::amx::Tiles;
+use crate::ops::lanes::{Element, Lanes};
+use candle_core::DType;
+use half::bf16;
+pub(super) use number::Parts;
+use std::arch::asm;
+use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+use window::Window;
+
+/// Steps of the reduction that one instruction takes: a row of a tile.
+const STEPS: usize = 32;
+
+/// Rows, and columns, of a tile register.
+const SIDE: usize = 16;
+
+/// Rows, and columns, of the largest product.
+const EDGE: usize = 2 * SIDE;
+
+/// `sums[32, 32] (+)= a[32, depth] * b[depth, 32]`.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Product<'a, P> {
+    /// Tiles of rows, one or two; what lies in `sums` behind them becomes any number.
+    row_tiles: usize,
+    a: Rows<'a, P>,
+    /// Lines of [`EDGE`] columns.
+    b: *const P,
+    sums: *mut f32,
+    /// Numbers from one row of sums to the next.
+    pitch: usize,
+    /// Add to the sums rather than overwrite them.
+    accumulate: bool,
+}
+
+/// Two tiles of rows, wherever they lie: all distances are bytes.
+#[derive(Clone, Copy)]
+struct Rows<'a, P> {
+    first: *const P,
+    /// From the first tile's first row to that of the second.
+    below: isize,
+    /// From one row to the next.
+    pitch: usize,
+    /// From the first parts of numbers to the second ones.
+    part: usize,
+    /// Where each [`STEPS`] steps of the reduction lie, counted from a row's beginning.
+    steps: &'a [usize],
+}
+
+/// A number of panels that AMX multiplies.
+pub(in super::super) trait Tiled: Panel {
+    /// Where the steps lie in rows at [`Panel::PITCH`].
+    const IN_ORDER: &'static [usize];
+
+    /// # Safety
+    /// The thread holds [`Tiles`], and the pointers are good for all rows and columns of the tiles.
+    unsafe fn run(product: Product<Self>);
+}
+
+/// Panels of which the numbers of `N` are laid out.
+pub(in super::super) trait TiledOf<N: Map>: Tiled + Of<N> {
+    /// Writes a line of `b`: 32 numbers of two pixels side by side, the first four, the third, and so on, and then the second
+    /// four, the fourth, and so on.
+    ///
+    /// # Safety
+    /// The CPU has AMX-BF16 and what comes with it; 32 numbers lie at each pixel, and a line fits at `to`.
+    unsafe fn line(pixels: [*const N; 2], to: *mut Self);
+
+    /// Writes 16 rows of `a`, which are `channels` (16 at most) numbers of [`STEPS`] pixels; rows behind them are zeros.
+    ///
+    /// # Safety
+    /// The CPU has AMX-BF16 and what comes with it; so many numbers lie at each pixel, and rows at [`Panel::PITCH`] fit at
+    /// `to`.
+    unsafe fn turn(pixels: &[*const N; STEPS], channels: usize, to: *mut Self);
+
+    /// Writes `numbers` as those from `at` on, where all first parts lie together, and all second ones.
+    fn place(numbers: &[N], at: usize, to: &mut [Self]);
+
+    /// Writes zeros there.
+    fn clear(range: Range<usize>, to: &mut [Self]);
+
+    /// Where the first part of number `at` lies.
+    fn first_part(numbers: &[Self], at: usize) -> *const Self;
+}
+
+/// Distances of `bytes` each.
+const fn multiples<const N: usize>(bytes: usize) -> [usize; N] {
+    let mut multiples = [0; N];
+    let mut i = 0;
+    while i < N {
+        multiples[i] = i * bytes;
+        i += 1;
+    }
+    multiples
+}
+
+/// Writes all channels of the positions that `walk` visits.
+pub(super) fn pass<N: Map, P: TiledOf<N> + Of<f32>>(
+    isa: Isa,
+    problem: &Problem,
+    pass: Pass,
+    walk: &Walk,
+    operands: Operands<N>,
+) {
+    let slabs = Slabs::new(isa, problem, pass);
+    match Window::of(walk, slabs.source, size_of::<P>()) {
+        Some(window) => window::pass::<N, P>(isa, problem, pass, &slabs, &window, operands),
+        None => super::pass::dense::<N, P>(isa, problem, pass, walk, operands),
+    }
+}
+
+/// The registers 0 to 3 are the sums, those of the second rows from 2 on. The lines that are given take one step, of which the
+/// first tile of `a` lies at `t`.
+macro_rules! product {
+    ($product:ident, $b_line:literal; $($line:literal)*) => {
+        asm!(
+            "test {t:e}, {t:e}",
+            "jnz 3f",
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "jmp 2f",
+            "3:",
+            "tileloadd tmm0, [{sums} + {row}]",
+            "tileloadd tmm1, [{sums} + {row} + 64]",
+            "tileloadd tmm2, [{below_sums} + {row}]",
+            "tileloadd tmm3, [{below_sums} + {row} + 64]",
+            "2:",
+            "mov {t}, [{table}]",
+            "add {t}, {a}",
+            $($line,)*
+            "add {table}, 8",
+            concat!("add {b}, 16 * ", $b_line),
+            "dec {steps}",
+            "jnz 2b",
+            "tilestored [{sums} + {row}], tmm0",
+            "tilestored [{sums} + {row} + 64], tmm1",
+            "tilestored [{below_sums} + {row}], tmm2",
+            "tilestored [{below_sums} + {row} + 64], tmm3",
+            a = in(reg) $product.a.first,
+            below = in(reg) $product.a.below,
+            pitch = in(reg) $product.a.pitch,
+            part = in(reg) $product.a.part,
+            table = inout(reg) $product.a.steps.as_ptr() => _,
+            steps = inout(reg) $product.a.steps.len() => _,
+            b = inout(reg) $product.b => _,
+            line = in(reg) const { $b_line as usize },
+            sums = in(reg) $product.sums,
+            below_sums = in(reg) $product.sums.wrapping_add(SIDE * $product.pitch),
+            row = in(reg) size_of::<f32>() * $product.pitch,
+            t = inout(reg) u64::from($product.accumulate) => _,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        )
+    };
+}
+
+// Rows of `a` come from the second-level cache and are not kept in the first one (`tileloaddt1`), where a panel of `b` stays
+// while all rows are multiplied with it.
+
+impl Tiled for Parts<1> {
+    const IN_ORDER: &'static [usize] = &const { multiples::<{ Self::DEPTH / STEPS }>(STEPS * size_of::<Self>()) };
+
+    unsafe fn run(product: Product<Self>) {
+        // A line of `b` is two numbers of each column.
+        // SAFETY: the caller's promise.
+        unsafe {
+            match product.row_tiles {
+                1 => product!(product, 128;
+                    "tileloadd tmm6, [{b} + {line}]" "tileloaddt1 tmm4, [{t} + {pitch}]" "tdpbf16ps tmm0, tmm4, tmm6" "tileloadd tmm7, [{b} + {line} + 64]" "tdpbf16ps tmm1, tmm4, tmm7"
+                    "/* {below} {part} */"),
+                _ => product!(product, 128;
+                    "tileloadd tmm6, [{b} + {line}]" "tileloaddt1 tmm4, [{t} + {pitch}]" "tdpbf16ps tmm0, tmm4, tmm6" "tileloadd tmm7, [{b} + {line} + 64]" "tdpbf16ps tmm1, tmm4, tmm7" "add {t}, {below}" "tileloaddt1 tmm5, [{t} + {pitch}]" "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"
+                    "/* {part} */"),
+            }
+        }
+    }
+}
+
+impl Tiled for Parts<2> {
+    const IN_ORDER: &'static [usize] = &const { multiples::<{ Self::DEPTH / STEPS }>(STEPS * size_of::<Self>()) };
+
+    unsafe fn run(product: Product<Self>) {
+        // A line of `b` is the first parts of two numbers of each column, and then the second ones. The smallest products are
+        // summed first, and each part is read once.
+        // SAFETY: the caller's promise.
+        unsafe {
+            match product.row_tiles {
+                1 => product!(product, 256;
+                    "add {t}, {part}"
+                    "tileloadd tmm6, [{b} + {line}]" "tileloaddt1 tmm4, [{t} + {pitch}]" "tdpbf16ps tmm0, tmm4, tmm6" "tileloadd tmm7, [{b} + {line} + 64]" "tdpbf16ps tmm1, tmm4, tmm7"
+                    "sub {t}, {part}"
+                    "tileloaddt1 tmm4, [{t} + {pitch}]" "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"
+                    "tileloadd tmm6, [{b} + {line} + 128]" "tdpbf16ps tmm0, tmm4, tmm6" "tileloadd tmm7, [{b} + {line} + 192]" "tdpbf16ps tmm1, tmm4, tmm7"
+                    "/* {below} */"),
+                _ => product!(product, 256;
+                    "add {t}, {part}"
+                    "tileloadd tmm6, [{b} + {line}]" "tileloaddt1 tmm4, [{t} + {pitch}]" "tdpbf16ps tmm0, tmm4, tmm6" "tileloadd tmm7, [{b} + {line} + 64]" "tdpbf16ps tmm1, tmm4, tmm7" "add {t}, {below}" "tileloaddt1 tmm5, [{t} + {pitch}]" "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"
+                    "sub {t}, {below}" "sub {t}, {part}"
+                    "tileloaddt1 tmm4, [{t} + {pitch}]" "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7" "add {t}, {below}" "tileloaddt1 tmm5, [{t} + {pitch}]" "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"
+                    "tileloadd tmm6, [{b} + {line} + 128]" "tdpbf16ps tmm0, tmm4, tmm6" "tileloadd tmm7, [{b} + {line} + 192]" "tdpbf16ps tmm1, tmm4, tmm7" "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"),
+            }
+        }
+    }
+}
+
+impl Tiled for Parts<3> {
+    const IN_ORDER: &'static [usize] = &const { multiples::<{ Self::DEPTH / STEPS }>(STEPS * size_of::<Self>()) };
+
+    unsafe fn run(product: Product<Self>) {
+        // As above.
+        // SAFETY: the caller's promise.
+        unsafe {
+            match product.row_tiles {
+                1 => product!(product, 384;
+                    "lea {t}, [{t} + 2 * {part}]"
+                    "tileloadd tmm6, [{b} + {line}]" "tileloaddt1 tmm4, [{t} + {pitch}]" "tdpbf16ps tmm0, tmm4, tmm6" "tileloadd tmm7, [{b} + {line} + 64]" "tdpbf16ps tmm1, tmm4, tmm7"
+                    "sub {t}, {part}"
+                    "tileloaddt1 tmm4, [{t} + {pitch}]" "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"
+                    "tileloadd tmm6, [{b} + {line} + 128]" "tdpbf16ps tmm0, tmm4, tmm6" "tileloadd tmm7, [{b} + {line} + 192]" "tdpbf16ps tmm1, tmm4, tmm7"
+                    "sub {t}, {part}"
+                    "tileloaddt1 tmm4, [{t} + {pitch}]" "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"
+                    "tileloadd tmm6, [{b} + {line} + 256]" "tdpbf16ps tmm0, tmm4, tmm6" "tileloadd tmm7, [{b} + {line} + 320]" "tdpbf16ps tmm1, tmm4, tmm7"
+                    "tileloadd tmm6, [{b} + {line}]" "tdpbf16ps tmm0, tmm4, tmm6" "tileloadd tmm7, [{b} + {line} + 64]" "tdpbf16ps tmm1, tmm4, tmm7"
+                    "/* {below} */"),
+                _ => product!(product, 384;
+                    "lea {t}, [{t} + 2 * {part}]"
+                    "tileloadd tmm6, [{b} + {line}]" "tileloaddt1 tmm4, [{t} + {pitch}]" "tdpbf16ps tmm0, tmm4, tmm6" "tileloadd tmm7, [{b} + {line} + 64]" "tdpbf16ps tmm1, tmm4, tmm7" "add {t}, {below}" "tileloaddt1 tmm5, [{t} + {pitch}]" "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"
+                    "sub {t}, {below}" "sub {t}, {part}"
+                    "tileloaddt1 tmm4, [{t} + {pitch}]" "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7" "add {t}, {below}" "tileloaddt1 tmm5, [{t} + {pitch}]" "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"
+                    "tileloadd tmm6, [{b} + {line} + 128]" "tdpbf16ps tmm0, tmm4, tmm6" "tileloadd tmm7, [{b} + {line} + 192]" "tdpbf16ps tmm1, tmm4, tmm7" "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"
+                    "sub {t}, {below}" "sub {t}, {part}"
+                    "tileloaddt1 tmm4, [{t} + {pitch}]" "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7" "add {t}, {below}" "tileloaddt1 tmm5, [{t} + {pitch}]" "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"
+                    "tileloadd tmm6, [{b} + {line} + 256]" "tdpbf16ps tmm0, tmm4, tmm6" "tileloadd tmm7, [{b} + {line} + 320]" "tdpbf16ps tmm1, tmm4, tmm7" "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"
+                    "tileloadd tmm6, [{b} + {line}]" "tdpbf16ps tmm0, tmm4, tmm6" "tileloadd tmm7, [{b} + {line} + 64]" "tdpbf16ps tmm1, tmm4, tmm7" "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"),
+            }
+        }
+    }
+}
+
+impl<P: Tiled> Rows<'_, P> {
+    /// Rows at [`Panel::PITCH`], of `depth` steps, a multiple of [`STEPS`].
+    fn in_order(first: *const P, depth: usize) -> Self {
+        let (pitch, part) = (P::PITCH * size_of::<P>(), STEPS * size_of::<bf16>());
+        Rows { first, below: (SIDE * pitch) as isize, pitch, part, steps: &P::IN_ORDER[..depth / STEPS] }
+    }
+}
+
+/// See [`super::tile::multiply`]. Tiles of rows are read whole, and where there is a distance between the rows of `c`,
+/// written whole.
+///
+/// # Safety
+/// The pointers of `tile` are good for that, and the CPU has AMX-BF16.
+///
+/// # Panics
+/// Where the thread does not hold [`Tiles`].
+unsafe fn multiply<P: Tiled, C: Element>(m: usize, tile: &Tile<P, C>) {
+    assert!(Tiles::are_held(), "tile registers are held while products are summed");
+    assert!(!tile.accumulate || tile.pitch.is_some(), "sums of several calls are kept as they are");
+    let product = Product {
+        row_tiles: m.div_ceil(SIDE),
+        a: Rows::in_order(tile.a, tile.depth),
+        b: tile.b,
+        sums: std::ptr::null_mut(),
+        pitch: EDGE,
+        accumulate: false,
+    };
+    // SAFETY: the caller's promise: there are rows.
+    if let Some((c, pitch)) = unsafe { tile.sums() } {
+        // SAFETY: the caller's promise, and the registers are held (asserted).
+        return unsafe { P::run(Product { sums: c, pitch, accumulate: tile.accumulate, ..product }) };
+    }
+    #[repr(C, align(64))]
+    struct Sums([MaybeUninit<f32>; EDGE * EDGE]);
+    let mut sums = Sums([MaybeUninit::uninit(); EDGE * EDGE]);
+    // SAFETY: as above; there is space for four tiles of sums, of which the rows and columns are written.
+    unsafe {
+        P::run(Product { sums: sums.0.as_mut_ptr().cast(), ..product });
+        write(Round {
+            sums: sums.0.as_ptr().cast(),
+            lines: &LINES[..m],
+            target: tile.c,
+            rows: std::slice::from_raw_parts(tile.rows, m),
+            columns: tile.columns,
+            finish: tile.finish,
+        });
+    }
+}
+
+/// Where rows of sums begin that follow one another.
+const LINES: [usize; EDGE] = multiples(EDGE);
+
+/// As [`Round`] with other instructions, which take longer to round.
+///
+/// # Safety
+/// As of [`Round`], and the CPU has AMX-BF16, with which comes AVX512-BF16.
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn write<C: Element>(round: Round<C>) {
+    let Round { sums, lines, target, rows, columns, finish } = round;
+    let whole = columns / SIDE * SIDE;
+    // SAFETY: this function has the instructions, and the rest is the caller's promise.
+    unsafe {
+        for (line, row) in lines.iter().zip(rows) {
+            let sums = sums.add(*line);
+            for column in (0..whole).step_by(SIDE) {
+                let at = row + column;
+                let y = finished_vector(&finish, __m512::load(sums.add(column)), column, at);
+                match C::DTYPE {
+                    DType::BF16 => {
+                        let y = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(y));
+                        _mm256_storeu_si256(target.add(at).cast(), y);
+                    }
+                    _ => C::store(y, target.add(at)),
+                }
+            }
+            for column in whole..columns {
+                write_one(&finish, *sums.add(column), column, row + column, target);
+            }
+        }
+    }
+}
