@@ -364,14 +364,15 @@ mod tests {
                 (crate::no_grad(|| norm.forward_conv_add_t(&conv, &x, &shortcut, activation, false))?, &two_added),
                 (norm.forward_conv_add_t(&conv, &x, &shortcut, activation, false)?, &two_added),
             ] {
-                let close = values(&one).iter().zip(values(two)).all(|(a, b)| (a - b).abs() < 1e-5 * b.abs().max(1.));
+                // Without a graph, AMX multiplies numbers of f32 in two parts.
+                let close = values(&one).iter().zip(values(two)).all(|(a, b)| (a - b).abs() < 1e-4 * b.abs().max(1.));
                 assert!(close, "{one} is not {two}");
             }
         }
         // In training the batch's statistics count, without a graph too.
         let trained = crate::no_grad(|| norm.forward_conv_t(&conv, &x, Activation::Identity, true))?;
         let two = norm.forward_t(&conv.forward(&x)?, Activation::Identity, true)?;
-        assert!(values(&trained).iter().zip(values(&two)).all(|(a, b)| (a - b).abs() < 1e-5), "{trained} is not {two}");
+        assert!(values(&trained).iter().zip(values(&two)).all(|(a, b)| (a - b).abs() < 1e-4), "{trained} is not {two}");
         assert_ne!(values(&trained), values(&norm.forward_conv_t(&conv, &x, Activation::Identity, false)?));
         Ok(())
     }

@@ -359,38 +359,58 @@ fn fused_convolutions_of_bf16_equal_the_reference() -> Result<()> {
     Ok(())
 }
 
+/// The errors of the result, `dx` and `dw` of 3x3 kernels on maps that a ReLU has been at, as parts of their root mean squares.
+fn relative_errors<N: Map>(isa: Isa, channels: usize, stream: &mut Stream) -> Result<[f64; 3]> {
+    let (shape, kernel) = ([4, 28, 28, channels], [channels, channels, 3, 3]);
+    let geometry = Geometry { padding: [1, 1], ..Geometry::<2>::default() };
+    let problem = Problem::of_shapes(&shape, &kernel, &geometry).expect("it fits");
+    let x = rounded(&normal(stream, &shape)?.relu()?)?;
+    let w = rounded(&normal(stream, &kernel)?)?;
+    let g = rounded(&normal(stream, &shape)?)?;
+    // f32 has numbers that bf16 has not.
+    let [x, w, g] = if N::DTYPE == DType::F32 { [(x * 1.1)?, (w * 1.1)?, (g * 1.1)?] } else { [x, w, g] };
+    let [x, w, g] = [x, w, g].map(|x| x.to_dtype(DType::F32).and_then(|x| x.to_dtype(DType::F64)));
+    let (x, w, g) = (x?, w?, g?);
+    let [x_numbers, g_numbers] = [numbers::<N>(&x)?, numbers::<N>(&g)?];
+    let weight = f32s(&w)?;
+    let expected = oracle::<2>(&x, &w, &g, &problem)?;
+    let wide = |values: Vec<N>| values.into_iter().map(|value| f64::from(value.wide())).collect::<Vec<_>>();
+    let dw = cpu::weight_gradient(isa, &problem, &x_numbers, &g_numbers)?;
+    let got = [
+        wide(cpu::forward(isa, &problem, &x_numbers, Weight::new(&weight), None, None, false)?),
+        wide(cpu::data_gradient(isa, &problem, &g_numbers, &weight, None)?),
+        dw.into_iter().map(f64::from).collect(),
+    ];
+    let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
+    Ok(std::array::from_fn(|i| {
+        let (got, expected) = (&got[i], &expected[i]);
+        let error = squares(&mut got.iter().zip(expected).map(|(a, b)| a - b)) / squares(&mut expected.iter().copied());
+        error.sqrt()
+    }))
+}
+
 /// Winograd's F(4x4) on operands that are rounded to 8 bits after their transforms, where the CPU multiplies bf16; its
 /// result is off by about a hundredth, and that of 8-bit operands without transforms by a quarter of that.
 #[test]
 fn the_error_of_winograd_in_bf16_is_a_hundredth() -> Result<()> {
-    if !Isa::available().contains(&Isa::Avx512Bf16) {
-        return Ok(());
-    }
     for (index, channels) in [64, 128, 256].into_iter().enumerate() {
-        let mut stream = stream("hundredth", index);
-        let (shape, kernel) = ([4, 28, 28, channels], [channels, channels, 3, 3]);
-        let geometry = Geometry { padding: [1, 1], ..Geometry::<2>::default() };
-        let problem = Problem::of_shapes(&shape, &kernel, &geometry).expect("it fits");
-        assert!(cpu::by_winograd(Isa::Portable, &problem));
-        let x = rounded(&normal(&mut stream, &shape)?.relu()?)?;
-        let w = rounded(&normal(&mut stream, &kernel)?)?;
-        let g = rounded(&normal(&mut stream, &shape)?)?;
-        let [x_numbers, g_numbers] = [numbers::<bf16>(&x)?, numbers::<bf16>(&g)?];
-        let weight = f32s(&w)?;
-        let expected = oracle::<2>(&x, &w, &g, &problem)?;
-        let isa = Isa::Avx512Bf16;
-        let wide = |values: Vec<bf16>| values.into_iter().map(|value| f64::from(value.wide())).collect::<Vec<_>>();
-        let dw = cpu::weight_gradient(isa, &problem, &x_numbers, &g_numbers)?;
-        let got = [
-            wide(cpu::forward(isa, &problem, &x_numbers, Weight::new(&weight), None, None, false)?),
-            wide(cpu::data_gradient(isa, &problem, &g_numbers, &weight, None)?),
-            dw.into_iter().map(f64::from).collect(),
-        ];
-        for (got, expected) in got.iter().zip(&expected) {
-            let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
-            let error =
-                squares(&mut got.iter().zip(expected).map(|(a, b)| a - b)) / squares(&mut expected.iter().copied());
-            assert!((0.003..0.015).contains(&error.sqrt()), "{channels} channels: {}", error.sqrt());
+        if Isa::available().contains(&Isa::Avx512Bf16) {
+            let errors = relative_errors::<bf16>(Isa::Avx512Bf16, channels, &mut stream("hundredth", index))?;
+            assert!(errors.iter().all(|error| (0.003..0.015).contains(error)), "{channels} channels: {errors:?}");
+        }
+    }
+    Ok(())
+}
+
+/// Products of numbers of f32 in two parts of bf16, and of bf16 as it is, whose results alone are rounded.
+#[test]
+fn the_error_of_amx_is_that_of_its_parts() -> Result<()> {
+    for (index, channels) in [64, 128, 256].into_iter().enumerate() {
+        if Isa::available().contains(&Isa::Amx) {
+            let in_two_parts = relative_errors::<f32>(Isa::Amx, channels, &mut stream("parts", index))?;
+            assert!(in_two_parts.iter().all(|error| (5e-7..5e-6).contains(error)), "{channels}: {in_two_parts:?}");
+            let [y, dx, dw] = relative_errors::<bf16>(Isa::Amx, channels, &mut stream("parts", index))?;
+            assert!(y < 2e-3 && dx < 2e-3 && dw < 5e-7, "{channels} channels: {:?}", [y, dx, dw]);
         }
     }
     Ok(())

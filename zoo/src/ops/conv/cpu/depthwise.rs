@@ -13,7 +13,7 @@ const ROWS: usize = 64;
 
 /// Writes all channels of the positions that `walk` visits.
 pub(super) fn pass<N: Element>(isa: Isa, problem: &Problem, walk: &Walk, operands: Operands<N>) {
-    let Operands { source, weight, finish, target, observed, .. } = operands;
+    let Operands { source, weight, finish, target, observed } = operands;
     let channels = problem.channels;
     let (pieces, filters) = (pieces(walk, channels), by_tap(problem, walk, weight.values));
     tasks::for_each_init(walk.len().div_ceil(ROWS), Vec::new, |rows, task| {

@@ -54,7 +54,7 @@ pub(super) fn forward<N: Map>(
     // those that they visit.
     unsafe {
         output(len, |target| {
-            let operands = Operands { source: x, weight, finish, target, observed, precise };
+            let operands = Operands { source: x, weight, finish, target, observed };
             match Winograd::forward(isa, problem, weight.kept.is_some()) {
                 Some(winograd) => winograd_pass(isa, problem, Pass::Forward, &winograd, operands),
                 None => pass(isa, problem, Pass::Forward, &Walk::forward(problem), operands),
@@ -85,8 +85,7 @@ pub(super) fn data_gradient<N: Map>(
     let (ones, zeros) = (vec![1.; problem.channels], vec![0.; problem.channels]);
     let finish = others.map(|others| Finish { scale: &ones, shift: &zeros, residual: Some(others), relu: false });
     let write = |target: Disjoint<N>| {
-        let operands =
-            Operands { source: dy, weight: Weight::new(weight), finish, target, observed: None, precise: false };
+        let operands = Operands { source: dy, weight: Weight::new(weight), finish, target, observed: None };
         if let Some(winograd) = Winograd::data_gradient(isa, problem) {
             return winograd_pass(isa, problem, Pass::DataGradient, &winograd, operands);
         }
@@ -131,7 +130,6 @@ struct Operands<'a, N> {
     target: Disjoint<'a, N>,
     /// Who wants the moments of what is written.
     observed: Option<&'a Observed>,
-    precise: bool,
 }
 
 /// Writes all channels of all targets.
@@ -147,26 +145,20 @@ fn pass<N: Map>(isa: Isa, problem: &Problem, pass: Pass, walk: &Walk, operands: 
     match (problem.is_depthwise(), isa) {
         (true, _) => depthwise::pass(isa, problem, walk, operands),
         #[cfg(target_arch = "x86_64")]
-        (false, Isa::Amx) => match operands.precise {
-            true => amx::pass::<N, N::Precise>(isa, problem, pass, walk, operands),
-            false => amx::pass::<N, N::Tiled>(isa, problem, pass, walk, operands),
-        },
+        (false, Isa::Amx) => amx::pass::<N, N::Tiled>(isa, problem, pass, walk, operands),
         (false, Isa::Avx512Bf16) => pass::dense::<N, N::Pairs>(isa, problem, pass, walk, operands),
         (false, _) => pass::dense::<N, N::Single>(isa, problem, pass, walk, operands),
     }
 }
 
 impl Problem {
-    /// What it is computed with where there is `isa`. AMX makes parts of a number of f32, which is not
-    /// [`direct`](Self::direct); those of a `precise` sum are so many that Winograd's algorithm is faster, and few channels,
-    /// which do not fill an instruction's steps, are faster without.
+    /// What it is computed with where there is `isa`: AMX makes two parts of a number of f32, which is neither
+    /// [`direct`](Self::direct) nor `precise`.
     fn isa<N: Map>(&self, isa: Isa, precise: bool) -> Isa {
-        if isa != Isa::Amx || N::DTYPE != DType::F32 {
-            return isa;
+        match isa {
+            Isa::Amx if N::DTYPE == DType::F32 && (precise || self.direct) => Isa::Avx512Bf16,
+            _ => isa,
         }
-        let others = Isa::Avx512Bf16;
-        let is_faster = || self.group_channels() < 32 || Winograd::forward(others, self, false).is_some();
-        if self.direct || precise && is_faster() { others } else { isa }
     }
 
     /// Whether each channel is on its own.

@@ -117,9 +117,6 @@ pub(in super::super) trait Map: Element {
     /// What it is multiplied as with [`Isa::Amx`].
     #[cfg(target_arch = "x86_64")]
     type Tiled: amx::TiledOf<Self> + Of<f32>;
-    /// And where that has to be as exact as with other instructions.
-    #[cfg(target_arch = "x86_64")]
-    type Precise: amx::TiledOf<Self> + Of<f32>;
     /// What it is multiplied as with [`Isa::Avx512Bf16`].
     type Pairs: Transformed + Of<Self> + Of<f32>;
     /// What it is multiplied as with other instructions.
@@ -129,8 +126,6 @@ pub(in super::super) trait Map: Element {
 impl Map for f32 {
     #[cfg(target_arch = "x86_64")]
     type Tiled = amx::Parts<2>;
-    #[cfg(target_arch = "x86_64")]
-    type Precise = amx::Parts<3>;
     type Pairs = f32;
     type Single = f32;
 }
@@ -138,8 +133,6 @@ impl Map for f32 {
 impl Map for bf16 {
     #[cfg(target_arch = "x86_64")]
     type Tiled = amx::Parts<1>;
-    #[cfg(target_arch = "x86_64")]
-    type Precise = amx::Parts<1>;
     type Pairs = bf16;
     type Single = f32;
 }

@@ -34,7 +34,7 @@ pub(super) fn dense<N: Map, P: Of<N> + Of<f32>>(
     walk: &Walk,
     operands: Operands<N>,
 ) {
-    let Operands { source, weight, finish, target, observed, .. } = operands;
+    let Operands { source, weight, finish, target, observed } = operands;
     let slabs = Slabs::new(isa, problem, pass);
     let pieces = walk.pieces(slabs.source, slabs.count == 1, P::DEPTH, P::STEPS);
     let blocks = blocks(&pieces, P::DEPTH);

@@ -66,9 +66,11 @@ pub(in super::super) trait Tiled: Panel {
     /// Where the steps lie in rows at [`Panel::PITCH`].
     const IN_ORDER: &'static [usize];
 
+    /// Rows of `a` that are read again and again should be `KEPT` in the first-level cache.
+    ///
     /// # Safety
     /// The thread holds [`Tiles`], and the pointers are good for all rows and columns of the tiles.
-    unsafe fn run(product: Product<Self>);
+    unsafe fn run<const KEPT: bool>(product: Product<Self>);
 }
 
 /// Panels of which the numbers of `N` are laid out.
@@ -123,10 +125,10 @@ pub(super) fn pass<N: Map, P: TiledOf<N> + Of<f32>>(
     }
 }
 
-/// The registers 0 to 3 are the sums, those of the second rows from 2 on. The lines that are given take one step, of which the
-/// first tile of `a` lies at `t`.
+/// The registers 0 to 3 are the sums, those of the second rows from 2 on; 4 and 5 are tiles of `a`, 6 and 7 of `b`. The lines that
+/// are given take one step, of which the first tile of `a` lies at `t`.
 macro_rules! product {
-    ($product:ident, $b_line:literal; $($line:literal)*) => {
+    ($product:ident, $b_line:literal, $step:expr) => {
         asm!(
             "test {t:e}, {t:e}",
             "jnz 3f",
@@ -143,7 +145,8 @@ macro_rules! product {
             "2:",
             "mov {t}, [{table}]",
             "add {t}, {a}",
-            $($line,)*
+            $step,
+            "/* {below} {part} */",
             "add {table}, 8",
             concat!("add {b}, 16 * ", $b_line),
             "dec {steps}",
@@ -171,88 +174,91 @@ macro_rules! product {
     };
 }
 
-// Rows of `a` come from the second-level cache and are not kept in the first one (`tileloaddt1`), where a panel of `b` stays
-// while all rows are multiplied with it.
-
-impl Tiled for Parts<1> {
-    const IN_ORDER: &'static [usize] = &const { multiples::<{ Self::DEPTH / STEPS }>(STEPS * size_of::<Self>()) };
-
-    unsafe fn run(product: Product<Self>) {
-        // A line of `b` is two numbers of each column.
-        // SAFETY: the caller's promise.
-        unsafe {
-            match product.row_tiles {
-                1 => product!(product, 128;
-                    "tileloadd tmm6, [{b} + {line}]" "tileloaddt1 tmm4, [{t} + {pitch}]" "tdpbf16ps tmm0, tmm4, tmm6" "tileloadd tmm7, [{b} + {line} + 64]" "tdpbf16ps tmm1, tmm4, tmm7"
-                    "/* {below} {part} */"),
-                _ => product!(product, 128;
-                    "tileloadd tmm6, [{b} + {line}]" "tileloaddt1 tmm4, [{t} + {pitch}]" "tdpbf16ps tmm0, tmm4, tmm6" "tileloadd tmm7, [{b} + {line} + 64]" "tdpbf16ps tmm1, tmm4, tmm7" "add {t}, {below}" "tileloaddt1 tmm5, [{t} + {pitch}]" "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"
-                    "/* {part} */"),
-            }
-        }
-    }
+/// Loads one or two tiles of `a`; `t` is at the last one then.
+macro_rules! load_a {
+    ($load:literal, 1) => {
+        concat!($load, " tmm4, [{t} + {pitch}]\n")
+    };
+    ($load:literal, 2) => {
+        concat!($load, " tmm4, [{t} + {pitch}]\nadd {t}, {below}\n", $load, " tmm5, [{t} + {pitch}]\n")
+    };
 }
 
-impl Tiled for Parts<2> {
-    const IN_ORDER: &'static [usize] = &const { multiples::<{ Self::DEPTH / STEPS }>(STEPS * size_of::<Self>()) };
-
-    unsafe fn run(product: Product<Self>) {
-        // A line of `b` is the first parts of two numbers of each column, and then the second ones. The smallest products are
-        // summed first, and each part is read once.
-        // SAFETY: the caller's promise.
-        unsafe {
-            match product.row_tiles {
-                1 => product!(product, 256;
-                    "add {t}, {part}"
-                    "tileloadd tmm6, [{b} + {line}]" "tileloaddt1 tmm4, [{t} + {pitch}]" "tdpbf16ps tmm0, tmm4, tmm6" "tileloadd tmm7, [{b} + {line} + 64]" "tdpbf16ps tmm1, tmm4, tmm7"
-                    "sub {t}, {part}"
-                    "tileloaddt1 tmm4, [{t} + {pitch}]" "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"
-                    "tileloadd tmm6, [{b} + {line} + 128]" "tdpbf16ps tmm0, tmm4, tmm6" "tileloadd tmm7, [{b} + {line} + 192]" "tdpbf16ps tmm1, tmm4, tmm7"
-                    "/* {below} */"),
-                _ => product!(product, 256;
-                    "add {t}, {part}"
-                    "tileloadd tmm6, [{b} + {line}]" "tileloaddt1 tmm4, [{t} + {pitch}]" "tdpbf16ps tmm0, tmm4, tmm6" "tileloadd tmm7, [{b} + {line} + 64]" "tdpbf16ps tmm1, tmm4, tmm7" "add {t}, {below}" "tileloaddt1 tmm5, [{t} + {pitch}]" "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"
-                    "sub {t}, {below}" "sub {t}, {part}"
-                    "tileloaddt1 tmm4, [{t} + {pitch}]" "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7" "add {t}, {below}" "tileloaddt1 tmm5, [{t} + {pitch}]" "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"
-                    "tileloadd tmm6, [{b} + {line} + 128]" "tdpbf16ps tmm0, tmm4, tmm6" "tileloadd tmm7, [{b} + {line} + 192]" "tdpbf16ps tmm1, tmm4, tmm7" "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"),
-            }
-        }
-    }
+/// From the last tile of `a` to the first one, of the parts before.
+macro_rules! parts_before {
+    (1) => {
+        "sub {t}, {part}\n"
+    };
+    (2) => {
+        "sub {t}, {below}\nsub {t}, {part}\n"
+    };
 }
 
-impl Tiled for Parts<3> {
-    const IN_ORDER: &'static [usize] = &const { multiples::<{ Self::DEPTH / STEPS }>(STEPS * size_of::<Self>()) };
+/// Loads both tiles of `b`, from some bytes on.
+macro_rules! load_b {
+    ($at:literal) => {
+        concat!("tileloadd tmm6, [{b} + {line} + ", $at, "]\ntileloadd tmm7, [{b} + {line} + ", $at, " + 64]\n")
+    };
+}
 
-    unsafe fn run(product: Product<Self>) {
-        // As above.
-        // SAFETY: the caller's promise.
-        unsafe {
-            match product.row_tiles {
-                1 => product!(product, 384;
-                    "lea {t}, [{t} + 2 * {part}]"
-                    "tileloadd tmm6, [{b} + {line}]" "tileloaddt1 tmm4, [{t} + {pitch}]" "tdpbf16ps tmm0, tmm4, tmm6" "tileloadd tmm7, [{b} + {line} + 64]" "tdpbf16ps tmm1, tmm4, tmm7"
-                    "sub {t}, {part}"
-                    "tileloaddt1 tmm4, [{t} + {pitch}]" "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"
-                    "tileloadd tmm6, [{b} + {line} + 128]" "tdpbf16ps tmm0, tmm4, tmm6" "tileloadd tmm7, [{b} + {line} + 192]" "tdpbf16ps tmm1, tmm4, tmm7"
-                    "sub {t}, {part}"
-                    "tileloaddt1 tmm4, [{t} + {pitch}]" "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"
-                    "tileloadd tmm6, [{b} + {line} + 256]" "tdpbf16ps tmm0, tmm4, tmm6" "tileloadd tmm7, [{b} + {line} + 320]" "tdpbf16ps tmm1, tmm4, tmm7"
-                    "tileloadd tmm6, [{b} + {line}]" "tdpbf16ps tmm0, tmm4, tmm6" "tileloadd tmm7, [{b} + {line} + 64]" "tdpbf16ps tmm1, tmm4, tmm7"
-                    "/* {below} */"),
-                _ => product!(product, 384;
-                    "lea {t}, [{t} + 2 * {part}]"
-                    "tileloadd tmm6, [{b} + {line}]" "tileloaddt1 tmm4, [{t} + {pitch}]" "tdpbf16ps tmm0, tmm4, tmm6" "tileloadd tmm7, [{b} + {line} + 64]" "tdpbf16ps tmm1, tmm4, tmm7" "add {t}, {below}" "tileloaddt1 tmm5, [{t} + {pitch}]" "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"
-                    "sub {t}, {below}" "sub {t}, {part}"
-                    "tileloaddt1 tmm4, [{t} + {pitch}]" "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7" "add {t}, {below}" "tileloaddt1 tmm5, [{t} + {pitch}]" "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"
-                    "tileloadd tmm6, [{b} + {line} + 128]" "tdpbf16ps tmm0, tmm4, tmm6" "tileloadd tmm7, [{b} + {line} + 192]" "tdpbf16ps tmm1, tmm4, tmm7" "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"
-                    "sub {t}, {below}" "sub {t}, {part}"
-                    "tileloaddt1 tmm4, [{t} + {pitch}]" "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7" "add {t}, {below}" "tileloaddt1 tmm5, [{t} + {pitch}]" "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"
-                    "tileloadd tmm6, [{b} + {line} + 256]" "tdpbf16ps tmm0, tmm4, tmm6" "tileloadd tmm7, [{b} + {line} + 320]" "tdpbf16ps tmm1, tmm4, tmm7" "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"
-                    "tileloadd tmm6, [{b} + {line}]" "tdpbf16ps tmm0, tmm4, tmm6" "tileloadd tmm7, [{b} + {line} + 64]" "tdpbf16ps tmm1, tmm4, tmm7" "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"),
+/// Multiplies what is loaded.
+macro_rules! multiply {
+    (1) => {
+        "tdpbf16ps tmm0, tmm4, tmm6\ntdpbf16ps tmm1, tmm4, tmm7\n"
+    };
+    (2) => {
+        concat!(multiply!(1), "tdpbf16ps tmm2, tmm5, tmm6\ntdpbf16ps tmm3, tmm5, tmm7\n")
+    };
+}
+
+macro_rules! one_part {
+    ($load:literal, $rows:tt) => {
+        concat!(load_b!(0), load_a!($load, $rows), multiply!($rows))
+    };
+}
+
+/// The smallest products are summed first. Each part is loaded once.
+macro_rules! two_parts {
+    ($load:literal, $rows:tt) => {
+        concat!(
+            "add {t}, {part}\n",
+            load_b!(0),
+            load_a!($load, $rows),
+            multiply!($rows),
+            parts_before!($rows),
+            load_a!($load, $rows),
+            multiply!($rows),
+            load_b!(128),
+            multiply!($rows),
+        )
+    };
+}
+
+macro_rules! tiled {
+    ($parts:literal, $b_line:literal, $step:ident) => {
+        impl Tiled for Parts<$parts> {
+            const IN_ORDER: &'static [usize] =
+                &const { multiples::<{ Self::DEPTH / STEPS }>(STEPS * size_of::<Self>()) };
+
+            unsafe fn run<const KEPT: bool>(product: Product<Self>) {
+                // `tileloaddt1` takes tiles from the second-level cache and does not keep them in the first one, where a
+                // panel of `b` stays while all rows are multiplied with it.
+                // SAFETY: the caller's promise.
+                unsafe {
+                    match (product.row_tiles, KEPT) {
+                        (1, true) => product!(product, $b_line, $step!("tileloadd", 1)),
+                        (1, false) => product!(product, $b_line, $step!("tileloaddt1", 1)),
+                        (_, true) => product!(product, $b_line, $step!("tileloadd", 2)),
+                        (_, false) => product!(product, $b_line, $step!("tileloaddt1", 2)),
+                    }
+                }
             }
         }
-    }
+    };
 }
+
+tiled!(1, 128, one_part);
+tiled!(2, 256, two_parts);
 
 impl<P: Tiled> Rows<'_, P> {
     /// Rows at [`Panel::PITCH`], of `depth` steps, a multiple of [`STEPS`].
@@ -284,14 +290,14 @@ unsafe fn multiply<P: Tiled, C: Element>(m: usize, tile: &Tile<P, C>) {
     // SAFETY: the caller's promise: there are rows.
     if let Some((c, pitch)) = unsafe { tile.sums() } {
         // SAFETY: the caller's promise, and the registers are held (asserted).
-        return unsafe { P::run(Product { sums: c, pitch, accumulate: tile.accumulate, ..product }) };
+        return unsafe { P::run::<false>(Product { sums: c, pitch, accumulate: tile.accumulate, ..product }) };
     }
     #[repr(C, align(64))]
     struct Sums([MaybeUninit<f32>; EDGE * EDGE]);
     let mut sums = Sums([MaybeUninit::uninit(); EDGE * EDGE]);
     // SAFETY: as above; there is space for four tiles of sums, of which the rows and columns are written.
     unsafe {
-        P::run(Product { sums: sums.0.as_mut_ptr().cast(), ..product });
+        P::run::<false>(Product { sums: sums.0.as_mut_ptr().cast(), ..product });
         write(Round {
             sums: sums.0.as_ptr().cast(),
             lines: &LINES[..m],

@@ -217,7 +217,7 @@ impl<N: Map, P: TiledOf<N>> Task<'_, N, P> {
                 };
                 // SAFETY: `a` has 32 rows and `b` 32 columns, both for `depth` steps; no other task has these sums; whoever
                 // runs the task holds the registers.
-                unsafe { P::run(product) }
+                unsafe { P::run::<false>(product) }
             }
         }
     }

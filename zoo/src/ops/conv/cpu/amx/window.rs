@@ -225,7 +225,7 @@ pub(super) fn pass<N: Map, P: TiledOf<N> + Of<f32>>(
     window: &Window,
     operands: Operands<N>,
 ) {
-    let Operands { source, weight, finish, target, observed, .. } = operands;
+    let Operands { source, weight, finish, target, observed } = operands;
     let pieces = window.walk.pieces(slabs.source, slabs.count == 1, P::DEPTH, P::STEPS);
     let blocks = blocks(&pieces, P::DEPTH);
     let steps = window.steps(&pieces);
@@ -291,7 +291,7 @@ pub(super) fn pass<N: Map, P: TiledOf<N> + Of<f32>>(
                         };
                         // SAFETY: the thread holds the registers. Positions read `numbers`, which ends behind what tiles read
                         // of the last ones; `b` has the steps; there is a line for each row of both tiles.
-                        unsafe { P::run(product) }
+                        unsafe { P::run::<true>(product) }
                         let positions = position..position + of_pair.iter().map(|of| of.positions).sum::<usize>();
                         position = positions.end;
                         if i + 1 == blocks.len() {

@@ -207,7 +207,7 @@ pub(super) fn pass<N: Element, P: Transformed>(
     winograd: &Winograd,
     operands: Operands<N>,
 ) {
-    let Operands { source, weight, finish, target, observed, .. } = operands;
+    let Operands { source, weight, finish, target, observed } = operands;
     let columns = isa.columns();
     let (depth, panels) = (winograd.depth(), winograd.target_channels.div_ceil(columns));
     let blocks = depth.div_ceil(P::DEPTH);
