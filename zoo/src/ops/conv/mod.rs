@@ -47,7 +47,8 @@ impl<const D: usize> Default for Geometry<D> {
 thread_local! { static DIRECT: Cell<bool> = const { Cell::new(false) }; }
 
 /// Runs `f` with the convolutions of this thread as direct sums where `direct`: Winograd's method, which is faster
-/// for 3x3 kernels, rounds about three times as much. A convolution's derivatives follow its forward pass.
+/// for 3x3 kernels, rounds about three times as much, and AMX multiplies numbers of `f32` in two parts, which have 16 bits. A
+/// convolution's derivatives follow its forward pass.
 pub fn with_direct_convolutions<R>(direct: bool, f: impl FnOnce() -> R) -> R {
     crate::grad::with(&DIRECT, direct, f)
 }

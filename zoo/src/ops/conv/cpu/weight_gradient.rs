@@ -40,13 +40,7 @@ pub(super) fn dense<N: Map, P: Of<N>>(isa: Isa, problem: &Problem, walk: &Walk, 
     let block_room = P::room(block);
     let pixel_blocks = walk.len().div_ceil(block);
     let pieces = walk.pieces(slabs.source, slabs.count == 1, f32::DEPTH, 1);
-    // Tasks with some of the pieces do not touch the order of a sum, but they read the same rows of dy: only where threads
-    // would have nothing to do.
-    let (tasks, threads) = (splits * slabs.count, tasks::threads());
-    let piece_parts = match tasks >= TASKS || (tasks >= 2 * threads && tasks.is_multiple_of(threads)) {
-        true => 1,
-        false => TASKS.div_ceil(tasks).min(pieces.len()).max(1),
-    };
+    let piece_parts = piece_parts(splits * slabs.count, pieces.len());
     let panel_len = panels * columns;
 
     let sums_of = |sums: Disjoint| {
@@ -92,6 +86,16 @@ pub(super) fn dense<N: Map, P: Of<N>>(isa: Isa, problem: &Problem, walk: &Walk, 
         sums_of(Disjoint::new(sums));
         unpack(isa, problem, &slabs, width, &taps, add_splits(sums, len), dw);
     });
+}
+
+/// In how many parts `pieces` are handed out where there would be so many `tasks` otherwise. That does not touch the order of a
+/// sum, but tasks with some of the pieces read the same rows of dy: only where threads would have nothing to do.
+pub(super) fn piece_parts(tasks: usize, pieces: usize) -> usize {
+    let threads = tasks::threads();
+    match tasks >= TASKS || (tasks >= 2 * threads && tasks.is_multiple_of(threads)) {
+        true => 1,
+        false => TASKS.div_ceil(tasks).min(pieces).max(1),
+    }
 }
 
 /// Adds the sums of all ranges of pixels, of `len` numbers each, to the first ones, in their order.

@@ -4,7 +4,7 @@
 use super::super::pack::Pass;
 use super::super::panel::Map;
 use super::super::walk::{Piece, Reduction, Row, Walk};
-use super::super::weight_gradient::add_splits;
+use super::super::weight_gradient::{add_splits, piece_parts};
 use super::super::{Problem, SPLIT_SUMS, Slabs, TASKS};
 use super::{EDGE, Product, Rows, SIDE, STEPS, TiledOf};
 use crate::ops::Isa;
@@ -47,13 +47,7 @@ pub(in super::super) fn dense<N: Map, P: TiledOf<N>>(
     let even = walk.len().div_ceil(blocks.next_multiple_of(splits)).max(1);
     let block = walk.block(even.next_multiple_of(STEPS).min(P::DEPTH));
     let pixel_blocks = walk.len().div_ceil(block);
-    // Tasks with some of the pieces do not touch the order of a sum, but they read the same rows of dy: only where threads
-    // would have nothing to do.
-    let (tasks, threads) = (splits * slabs.count, tasks::threads());
-    let piece_parts = match tasks >= TASKS || (tasks >= 2 * threads && tasks.is_multiple_of(threads)) {
-        true => 1,
-        false => TASKS.div_ceil(tasks).min(pieces.len()).max(1),
-    };
+    let piece_parts = piece_parts(splits * slabs.count, pieces.len());
     let gradient = Gradient { walk, block, slabs: &slabs, dy, rows_len: panels[0] * EDGE * P::PITCH };
 
     let compute = |sums: Disjoint, turned: Option<&[P]>| {

@@ -1,6 +1,6 @@
 //! The forward pass and the data gradient over maps that fill tiles: the source lines under some target rows are copied once, with
-//! their padding, and a tap is a distance in that copy. Nothing is gathered for each tap, and numbers of f32 are put
-//! into halves once.
+//! their padding, and a tap is a distance in that copy. Nothing is gathered for each tap, and numbers of f32 are put into
+//! parts once.
 
 use super::super::filters::Form;
 use super::super::pack::{Pass, pack};
