@@ -29,10 +29,15 @@ fn harmed_at_its_calls(
             copy(from, registry)
         }
     };
-    let counting = toy.registry(&format!("{name}_counting"));
-    fresh(&counting);
-    let all = calls(&mut command(&counting), &counting);
-    check(&counting, &format!("{name}, undisturbed"));
+    // On a busy machine a run makes some calls more: those that every run makes count.
+    let count = |turn: usize| {
+        let counting = toy.registry(&format!("{name}_counting{turn}"));
+        fresh(&counting);
+        let all = calls(&mut command(&counting), &counting);
+        check(&counting, &format!("{name}, undisturbed"));
+        all
+    };
+    let all = (0..3).map(count).min().expect("three counts");
     // At every call a death and an error, of each kind in turns; or one of them at some calls.
     let of_calls = |step: usize, harm: &[&'static str]| -> Vec<(u64, &'static str)> {
         (1..=all).step_by(step).zip(harm.iter().copied().cycle()).collect()
