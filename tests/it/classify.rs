@@ -14,6 +14,7 @@ use resnet_zoo::train::train_step;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use zoo::WeightCard;
+use zoo::ops::Isa;
 use zoo::random::ForwardKey;
 
 const TEXT: &str = "
@@ -88,6 +89,11 @@ fn threads_and_workers_change_no_bit() {
     }
 }
 
+/// Numbers of f32 are multiplied in two parts then, and in five steps differences of 1e-5 become some per cent.
+fn has_amx() -> bool {
+    Isa::chosen().expect("the variable is right") == Isa::Amx
+}
+
 /// Half-precision activations round each value to 8 bits; what is learned stays f32 and moves as it does in f32.
 #[test]
 fn bf16_learns_as_f32_does() {
@@ -97,14 +103,13 @@ fn bf16_learns_as_f32_does() {
     let (wide, half) = (losses(&wide), losses(&half));
     assert_ne!(wide, half, "bf16 rounds");
     for (wide, half) in wide.iter().zip(&half) {
-        assert!((wide - half).abs() < 0.04 * wide, "{half} instead of {wide}");
+        assert!((wide - half).abs() < if has_amx() { 0.04 } else { 0.02 } * wide, "{half} instead of {wide}");
     }
     let rounded = |value: &f32| value.to_bits() & 0xffff == 0;
     assert!(!weights["conv1.weight"].iter().all(rounded), "the parameters are f32");
 }
 
-/// Winograd's method, products in parts, and the direct sum round differently, and learn the same: in five steps differences of 1e-5
-/// have become some per cent.
+/// Winograd's method, products in parts and the direct sum round differently, and learn the same.
 #[test]
 fn exact_convolutions_change_bits_alone() {
     let (fast, exact) = (epoch(&experiment(&["exact=false"])), epoch(&experiment(&["exact=true"])));
@@ -112,7 +117,10 @@ fn exact_convolutions_change_bits_alone() {
     assert_ne!(fast, exact);
     for (fast, exact) in fast.0.iter().zip(&exact.0) {
         let (fast, exact) = (f64::from_bits(*fast), f64::from_bits(*exact));
-        assert!((fast - exact).abs() <= 4e-2 * exact.abs(), "{fast} is far from {exact}");
+        assert!(
+            (fast - exact).abs() <= if has_amx() { 4e-2 } else { 1e-2 } * exact.abs(),
+            "{fast} is far from {exact}"
+        );
     }
 }
 

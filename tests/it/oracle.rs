@@ -5,6 +5,7 @@ use candle_core::{DType, Tensor};
 use candle_nn::{Func, ModuleT, VarBuilder};
 use candle_transformers::models::resnet;
 use zoo::models;
+use zoo::ops::Isa;
 
 type Build = fn(usize, VarBuilder<'static>) -> candle_core::Result<Func<'static>>;
 
@@ -25,7 +26,8 @@ fn logits_equal_candle_transformers() {
         let ours = zoo::no_grad(|| ours.forward_t(&x, false)).unwrap();
         let difference = rms(&(&ours - theirs.forward_t(&x, false).unwrap()).unwrap()) / rms(&ours);
         // Where nothing is recorded, AMX multiplies numbers of f32 in two parts, which have 16 bits.
-        assert!(difference < 5e-5, "{name}: logits differ by {difference:.1e} of their rms");
+        let bound = if Isa::chosen().unwrap() == Isa::Amx { 5e-5 } else { 1e-5 };
+        assert!(difference < bound, "{name}: logits differ by {difference:.1e} of their rms");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ops::oracle::{assert_values, check, flat, normal};
-use crate::ops::{self, Epilogue, Geometry, Target};
+use crate::ops::{self, Epilogue, Geometry, Isa, Target};
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 
@@ -49,7 +49,7 @@ fn layer<L>(new: impl FnOnce(VarBuilder) -> Result<L>) -> Result<(L, VarMap)> {
     Ok((layer, vars))
 }
 
-/// Asserts that exactly these parameters have a gradient, with this sum; AMX multiplies numbers of f32 in two parts for it.
+/// Asserts that exactly these parameters have a gradient, with this sum.
 fn assert_gradient_sums(y: &Tensor, vars: &VarMap, expected: &[(&str, f64)]) -> Result<()> {
     let gradients = y.sum_all()?.backward()?;
     let vars = vars.data().lock().expect("no thread panicked");
@@ -57,7 +57,10 @@ fn assert_gradient_sums(y: &Tensor, vars: &VarMap, expected: &[(&str, f64)]) -> 
     for (name, expected) in expected {
         let gradient = gradients.get(&vars[*name]).unwrap_or_else(|| panic!("{name} has no gradient"));
         let sum: f64 = flat(gradient).iter().sum();
-        assert!((sum - expected).abs() < 5e-5 * expected.abs().max(1.), "{name}: {sum} is not {expected}");
+        assert!(
+            (sum - expected).abs() < Isa::bound(1e-5, 5e-5) * expected.abs().max(1.),
+            "{name}: {sum} is not {expected}"
+        );
     }
     Ok(())
 }
