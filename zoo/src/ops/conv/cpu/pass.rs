@@ -46,7 +46,7 @@ pub(super) fn dense<N: Map, P: Of<N> + Of<f32>>(
     // same blocks), each in parts of the target's channels.
     let few = walk.len().div_ceil(ROWS).next_power_of_two().max(2);
     let is_short = few * slabs.count < TASKS && walk.len() >= few * isa.rows();
-    let block = walk.block(if is_short { walk.len().div_ceil(few) } else { isa.rows_written(ROWS) });
+    let block = walk.block(if is_short { walk.len().div_ceil(few) } else { isa.whole_tiles(ROWS) });
     let row_blocks = walk.len().div_ceil(block);
     let range = |row_block: usize| row_block * block..((row_block + 1) * block).min(walk.len());
     let row_tasks = row_blocks * slabs.count;
@@ -190,7 +190,7 @@ impl<N: Map, P: Of<N>> DensePass<'_, N, P> {
             &self.source[next..(next + rows.len() * source_pitch).min(self.source.len())]
         });
         let summed_apart = self.blocks.len() > 1 && (N::DTYPE != DType::F32 || self.isa == Isa::Amx);
-        with_scratch(if summed_apart { self.isa.rows_written(rows.len()) * line } else { 0 }, |lines| {
+        with_scratch(if summed_apart { self.isa.whole_tiles(rows.len()) * line } else { 0 }, |lines| {
             f(Sums {
                 pass: self,
                 targets: rows.iter().map(|row| row.target * pitch).collect(),

@@ -110,8 +110,8 @@ impl Isa {
         }
     }
 
-    /// Rows of sums that are written of a tile of `rows`, where there is a distance between them.
-    pub(super) fn rows_written(self, rows: usize) -> usize {
+    /// `rows`, filled up to whole tiles where an instruction takes all rows of one: sums are kept of so many.
+    pub(super) fn whole_tiles(self, rows: usize) -> usize {
         match self {
             Isa::Amx => rows.next_multiple_of(self.rows()),
             _ => rows,
@@ -147,7 +147,7 @@ macro_rules! dispatch {
     ($isa:expr, $m:expr, $tile:expr) => {
         match $isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => rows!(avx512, 16, $m, $tile; 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+            Isa::Avx512 | Isa::Avx512Bf16 => rows!(avx512, 16, $m, $tile; 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => rows!(avx2, 8, $m, $tile; 1 2 3 4 5 6),
             #[cfg(target_arch = "aarch64")]
@@ -155,7 +155,8 @@ macro_rules! dispatch {
             #[cfg(not(target_arch = "aarch64"))]
             Isa::Portable => rows!(portable, 4, $m, $tile; 1 2 3 4 5 6),
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512 | Isa::Avx2 => unreachable!("an instruction set of x86-64"),
+            Isa::Avx512Bf16 | Isa::Avx512 | Isa::Avx2 => unreachable!("an instruction set of x86-64"),
+            Isa::Amx => unreachable!("AMX multiplies panels of its own"),
         }
     };
 }

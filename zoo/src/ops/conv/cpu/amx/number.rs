@@ -96,11 +96,7 @@ impl Splits<1> for bf16 {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     unsafe fn beside(rows: [*const bf16; 2]) -> [__m512i; 1] {
         // SAFETY: the caller's promise.
-        unsafe {
-            let even = _mm512_cvtepu16_epi32(_mm256_loadu_si256(rows[0].cast()));
-            let odd = _mm512_cvtepu16_epi32(_mm256_loadu_si256(rows[1].cast()));
-            [_mm512_or_si512(even, _mm512_slli_epi32::<16>(odd))]
-        }
+        unsafe { [by_turns(_mm256_loadu_si256(rows[0].cast()), _mm256_loadu_si256(rows[1].cast()))] }
     }
 }
 
@@ -162,6 +158,13 @@ fn split<const N: usize>(mut rest: [__m512; 2]) -> [__m512i; N] {
 #[target_feature(enable = "avx512f")]
 fn widen(numbers: __m256i) -> __m512 {
     _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(numbers)))
+}
+
+/// 16 numbers of bf16 and 16 others, by turns.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn by_turns(even: __m256i, odd: __m256i) -> __m512i {
+    _mm512_or_si512(_mm512_cvtepu16_epi32(even), _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(odd)))
 }
 
 /// Which of the [`STEPS`] numbers of `group` lie in `start..end`.
@@ -328,9 +331,9 @@ impl Turn<1> for bf16 {
         unsafe {
             let mut rows = [_mm512_setzero_ps(); 16];
             for (row, [even, odd]) in rows.iter_mut().zip(pixels.as_chunks::<2>().0) {
-                let even = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(here, even.cast()));
-                let odd = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(here, odd.cast()));
-                *row = _mm512_castsi512_ps(_mm512_or_si512(even, _mm512_slli_epi32::<16>(odd)));
+                let even = _mm256_maskz_loadu_epi16(here, even.cast());
+                let odd = _mm256_maskz_loadu_epi16(here, odd.cast());
+                *row = _mm512_castsi512_ps(by_turns(even, odd));
             }
             for (i, row) in <__m512 as Lanes>::transpose(rows).iter().enumerate() {
                 _mm512_storeu_ps(to.add(i * Parts::<1>::PITCH).cast(), *row);
