@@ -11,11 +11,14 @@ use zoo::ops::{self, Epilogue, Geometry, MaxPool};
 use zoo::random::{Key, Stream, stream_of};
 use zoo::update::AdamW;
 
-/// As in the command line's program.
+/// Memory and threads are as in the command line's program.
 #[global_allocator]
 static ALLOCATOR: ops::MapAllocator = ops::MapAllocator;
 
 fn main() {
+    ops::keep_freed_memory();
+    let pool = rayon::ThreadPoolBuilder::new().use_current_thread().build_global();
+    pool.expect("nobody has used the pool yet");
     divan::main();
 }
 

@@ -22,7 +22,10 @@ pub(crate) fn for_each(tasks: usize, f: impl Fn(usize) + Sync) {
 
 /// [`for_each`], with something that a thread's tasks share.
 pub(crate) fn for_each_init<S>(tasks: usize, init: impl Fn() -> S + Sync, f: impl Fn(&mut S, usize) + Sync) {
-    let helpers = threads().min(tasks).saturating_sub(1);
+    // What a thread that is none of the pool's hands out, it cannot take back: amid its tasks it would wait for the end of
+    // those of the others.
+    let alone = BUSY.get() && rayon::current_thread_index().is_none();
+    let helpers = if alone { 0 } else { threads().min(tasks).saturating_sub(1) };
     let shares = Shares::new(tasks, helpers + 1);
     let work = |thread: usize| {
         let mut state = None;
@@ -259,6 +262,16 @@ mod tests {
             threads.into_iter().map(|thread| thread.join().expect("no task panics")).collect::<Vec<_>>()
         });
         assert!(sums.into_iter().chain(outside).all(|sum| sum == 1900));
+    }
+
+    #[test]
+    fn a_thread_that_is_none_of_the_pools_does_what_is_nested_by_itself() {
+        let who = || (rayon::current_thread_index(), std::thread::current().id());
+        let nested = || map(100, |_| (who(), map(4, |_| who())));
+        let all = std::thread::scope(|scope| scope.spawn(nested).join().expect("no task panics"));
+        for (caller, tasks) in all.into_iter().filter(|((index, _), _)| index.is_none()) {
+            assert!(tasks.iter().all(|task| *task == caller), "{caller:?} waited for {tasks:?}");
+        }
     }
 
     #[test]
