@@ -1,6 +1,7 @@
 //! Kernels of 3x3 with stride 1 (3D: of any depth) by Winograd's F(4x4, 3x3): a tile of 6x6 inputs is
 //! transformed into 36 points, at each of which a tile's channels are multiplied with a matrix; the transform
-//! back gives 4x4 outputs. That takes 36 products instead of 144.
+//! back gives 4x4 outputs. That takes 36 products instead of 144. Where a map is no multiple of four, the last tiles have
+//! fewer outputs, and fewer points.
 //!
 //! The shape is that of the direct engine: the gather transforms, the micro-kernel multiplies, the epilogue
 //! transforms back. The rounding error is about three times that of the direct sum.
@@ -22,7 +23,7 @@ use crate::ops::parallel::{Disjoint, part, with_scratch, with_scratch_of};
 use crate::ops::tasks;
 use std::any::TypeId;
 use std::ops::Range;
-use transform::{OUTPUTS, POINTS, TAPS, in_both_axes};
+use transform::{OUTPUTS, POINTS, TAPS, in_both_axes, kept, of_tile, points_of_last};
 
 /// Points of a transformed tile.
 const AREA: usize = POINTS * POINTS;
@@ -40,8 +41,9 @@ pub(super) struct Winograd {
     padding: [isize; 3],
     /// Taps along the depth.
     depth_taps: usize,
-    /// Tiles along height and width.
+    /// Tiles along height and width, and points along them that the last one has.
     tiles: [usize; 2],
+    last: [usize; 2],
     source_channels: usize,
     target_channels: usize,
 }
@@ -81,6 +83,10 @@ impl Winograd {
             Pass::DataGradient => [problem.out_channels, problem.channels],
         };
         let tiles = [target[1].div_ceil(OUTPUTS), target[2].div_ceil(OUTPUTS)];
+        let last = [1, 2].map(|axis| match target[axis] % OUTPUTS {
+            0 => POINTS,
+            outputs => points_of_last(outputs),
+        });
         let winograd = Winograd {
             batch: problem.batch,
             source,
@@ -88,6 +94,7 @@ impl Winograd {
             padding,
             depth_taps: problem.kernel[0],
             tiles,
+            last,
             source_channels,
             target_channels,
         };
@@ -105,7 +112,14 @@ impl Winograd {
         };
         let images = self.batch * self.target[0];
         let direct = images * inside(1) * inside(2);
-        AREA * (images * self.tiles[0] * self.tiles[1] + filter_tiles) < direct
+        // A map without positions has no tile, and no pass of it asks.
+        let points = |axis: usize| (self.tiles[axis] * POINTS).saturating_sub(POINTS - self.last[axis]);
+        images * points(0) * points(1) + AREA * filter_tiles < direct
+    }
+
+    /// The same tiles, all of which have all points.
+    fn whole(self) -> Self {
+        Winograd { last: [POINTS; 2], ..self }
     }
 
     /// All tiles of all images.
@@ -142,6 +156,50 @@ impl Winograd {
             image: plane / self.target[0],
             depth: plane % self.target[0],
             at: [within / columns * OUTPUTS, within % columns * OUTPUTS],
+            points: [
+                if within / columns + 1 == rows { self.last[0] } else { POINTS },
+                if within % columns + 1 == columns { self.last[1] } else { POINTS },
+            ],
+        }
+    }
+
+    /// The tiles of `range`, as a block has them.
+    fn block(&self, range: Range<usize>) -> Block {
+        // By whether rows and columns are all there.
+        let class = |place: &Place| match place.points.map(|points| points == POINTS) {
+            [true, false] => 0,
+            [true, true] => 1,
+            [false, true] => 2,
+            [false, false] => 3,
+        };
+        let mut places: Vec<Place> = range.map(|tile| self.tile(tile)).collect();
+        places.sort_by_key(class);
+        let ends = std::array::from_fn(|of| places.partition_point(|place| class(place) <= of));
+        Block { places, ends, last: self.last }
+    }
+}
+
+/// Tiles that are multiplied together, in an order in which those that have a point are neighbours: first those that lack
+/// columns, then those that lack nothing, then rows, then both.
+#[derive(Debug)]
+struct Block {
+    places: Vec<Place>,
+    /// Where those of each kind end.
+    ends: [usize; 4],
+    /// Points that they have along rows and columns which are not all there.
+    last: [usize; 2],
+}
+
+impl Block {
+    /// The tiles that have `point`.
+    fn with(&self, point: usize) -> Range<usize> {
+        let [rows, columns] = self.last.map(kept);
+        let [lacks_rows, lacks_columns] = [!rows.contains(&(point / POINTS)), !columns.contains(&(point % POINTS))];
+        match (lacks_rows, lacks_columns) {
+            (false, false) => 0..self.ends[3],
+            (false, true) => self.ends[0]..self.ends[2],
+            (true, false) => 0..self.ends[1],
+            (true, true) => self.ends[0]..self.ends[1],
         }
     }
 }
@@ -157,6 +215,8 @@ struct Place {
     image: usize,
     depth: usize,
     at: [usize; 2],
+    /// Points that it has along height and width.
+    points: [usize; 2],
 }
 
 /// Where the transformed source lies in a buffer: `[point, block of the reduction, tile, channel]`.
@@ -188,13 +248,11 @@ impl Layout {
         (k / self.block * self.tiles + tile / self.side * self.side) * self.pitch + k % self.block * self.side
     }
 
-    /// Cuts a block of tiles into `parts` for as many tasks, `f` of some tiles and the number in the block of the first
-    /// of them. Tiles that lie side by side are one task's.
-    fn in_parts(&self, parts: usize, tiles: Range<usize>, f: impl Fn(Range<usize>, usize) + Sync) {
+    /// Cuts a block of `tiles` into `parts` for as many tasks, `f` of some of them. Tiles that lie side by side are one task's.
+    fn in_parts(&self, parts: usize, tiles: usize, f: impl Fn(Range<usize>) + Sync) {
         tasks::for_each(parts, |i| {
-            let of = part(tiles.len().div_ceil(self.side), parts, i);
-            let of = of.start * self.side..(of.end * self.side).min(tiles.len());
-            f(tiles.start + of.start..tiles.start + of.end, of.start);
+            let of = part(tiles.div_ceil(self.side), parts, i);
+            f(of.start * self.side..(of.end * self.side).min(tiles));
         });
     }
 }
@@ -234,15 +292,17 @@ pub(super) fn pass<N: Element, P: Transformed>(
         all.chunks_mut(chunk_len).enumerate().for_each(|(chunk, filters)| transform_chunk(chunk, filters));
     };
 
-    let all_blocks = winograd.len().div_ceil(tiles);
+    let of_tiles = tasks::map(winograd.len().div_ceil(tiles), |i| winograd.block(range(i)));
+    let all_blocks = of_tiles.len();
     let form = || Form::Winograd(isa, TypeId::of::<P>(), chunk);
     if !shared {
         weight.with_filters(form, chunk_len, transform_all, |transformed| {
             tasks::for_each(all_blocks, |i| {
                 with_scratch_of(layout.len(), |points: &mut [P]| {
-                    task.transform(range(i), 0, Disjoint::new(points));
+                    let block = &of_tiles[i];
+                    task.transform(block, 0..block.places.len(), Disjoint::new(points));
                     let upcoming = task.upcoming(range(i), range(i + 1));
-                    task.multiply(range(i), points, &of_chunk(0), transformed, &upcoming);
+                    task.multiply(block, points, &of_chunk(0), transformed, &upcoming);
                 });
             });
         });
@@ -258,8 +318,8 @@ pub(super) fn pass<N: Element, P: Transformed>(
             let blocks = first..(first + group).min(all_blocks);
             with_scratch_of(blocks.len() * layout.len(), |points: &mut [P]| {
                 tasks::for_each_chunk(points, layout.len(), |i, points| {
-                    let points = Disjoint::new(points);
-                    layout.in_parts(PARTS, range(first + i), |tiles, first| task.transform(tiles, first, points));
+                    let (block, points) = (&of_tiles[first + i], Disjoint::new(points));
+                    layout.in_parts(PARTS, block.places.len(), |tiles| task.transform(block, tiles, points));
                 });
                 let of_block = |i: usize| &points[(i - first) * layout.len()..][..layout.len()];
                 if once {
@@ -267,7 +327,7 @@ pub(super) fn pass<N: Element, P: Transformed>(
                         with_scratch_of(chunk_len, |transformed: &mut [P]| {
                             transform_chunk(chunk, transformed);
                             for i in blocks.clone() {
-                                task.multiply(range(i), of_block(i), &of_chunk(chunk), transformed, &[]);
+                                task.multiply(&of_tiles[i], of_block(i), &of_chunk(chunk), transformed, &[]);
                             }
                         });
                     });
@@ -275,7 +335,7 @@ pub(super) fn pass<N: Element, P: Transformed>(
                     tasks::for_each(blocks.len() * chunks, |i| {
                         let (i, chunk) = (blocks.start + i % blocks.len(), i / blocks.len());
                         let transformed = &transformed[chunk * chunk_len..];
-                        task.multiply(range(i), of_block(i), &of_chunk(chunk), transformed, &[]);
+                        task.multiply(&of_tiles[i], of_block(i), &of_chunk(chunk), transformed, &[]);
                     });
                 }
             });
@@ -386,9 +446,16 @@ impl<P: Transformed> Kernel for TransformFilters<P> {
             for source in 0..VECTOR {
                 let line = self.transformed.add(source / P::SIDE * P::SIDE * self.columns);
                 for column in (0..self.columns).step_by(L::WIDTH) {
-                    let taps = transform::load(self.taps.add(source * self.source + column), self.step);
+                    let taps =
+                        transform::load([0..TAPS, 0..TAPS], self.taps.add(source * self.source + column), self.step);
                     let points = in_both_axes::<transform::Filter, L, TAPS, POINTS>(taps);
-                    transform::put(&points, line.add(column * P::SIDE), self.point, source % P::SIDE);
+                    transform::put(
+                        &points,
+                        [0..POINTS, 0..POINTS],
+                        line.add(column * P::SIDE),
+                        self.point,
+                        source % P::SIDE,
+                    );
                 }
             }
         }
@@ -408,9 +475,9 @@ struct PassTask<'a, N> {
 }
 
 impl<N: Element> PassTask<'_, N> {
-    /// Transforms what the tiles of `range` read. The first of them is number `first` of its block.
-    fn transform<P: Transformed>(&self, range: Range<usize>, first: usize, points: Disjoint<P>) {
-        transform_source(self.isa, self.winograd, self.source, range, first, &self.layout, points);
+    /// Transforms what `tiles` of a block read.
+    fn transform<P: Transformed>(&self, block: &Block, tiles: Range<usize>, points: Disjoint<P>) {
+        transform_source(self.isa, self.winograd, self.source, block, tiles, &self.layout, points);
     }
 
     /// What is read and written when the tiles of `range` are transformed back, and then read of the tiles of `next`. The
@@ -427,11 +494,11 @@ impl<N: Element> PassTask<'_, N> {
         upcoming
     }
 
-    /// Multiplies the transformed tiles of `range` with transformed filters and transforms back. The next filters, and what
+    /// Multiplies the transformed tiles of a block with transformed filters and transforms back. The next filters, and what
     /// is `upcoming`, are fetched meanwhile.
     fn multiply<P: Transformed>(
         &self,
-        range: Range<usize>,
+        block: &Block,
         points: &[P],
         filters: &Filters,
         transformed: &[P],
@@ -440,14 +507,18 @@ impl<N: Element> PassTask<'_, N> {
         let Filters { depth, columns, ref panels } = *filters;
         let channels = panels.start * columns..(panels.end * columns).min(self.winograd.target_channels);
         let pitch = panels.len() * columns + VECTOR;
-        let distances: Vec<usize> = (0..range.len()).map(|tile| tile * pitch).collect();
-        let pieces = range.len().div_ceil(self.isa.rows());
+        let tiles = block.places.len();
+        let distances: Vec<usize> = (0..tiles).map(|tile| tile * pitch).collect();
+        let pieces_of = |tiles: &Range<usize>| tiles.len().div_ceil(self.isa.rows());
+        let pieces: usize = (0..AREA).map(|point| pieces_of(&block.with(point))).sum();
         let turns = upcoming.len() + 1;
-        let calls = (AREA * panels.len() * depth.div_ceil(self.layout.block) * pieces).div_ceil(turns);
+        let calls = (pieces * panels.len() * depth.div_ceil(self.layout.block)).div_ceil(turns);
         let mut call = 0;
-        with_scratch(AREA * range.len() * pitch, |products| {
+        with_scratch(AREA * tiles * pitch, |products| {
             for point in 0..AREA {
-                let products = &mut products[point * range.len() * pitch..][..range.len() * pitch];
+                let products = &mut products[point * tiles * pitch..][..tiles * pitch];
+                let with_point = block.with(point);
+                let pieces = pieces_of(&with_point);
                 for panel in panels.clone() {
                     let line = (panel - panels.start) * depth;
                     let of_panel = &transformed[point * filters.point() + line * columns..];
@@ -458,7 +529,8 @@ impl<N: Element> PassTask<'_, N> {
                         let next = &of_panel[(k + len) * columns..];
                         let next = &next[..next.len().min(b.len())];
                         for i in 0..pieces {
-                            let rows = part(range.len(), pieces, i);
+                            let rows = part(with_point.len(), pieces, i);
+                            let rows = with_point.start + rows.start..with_point.start + rows.end;
                             let tile = Tile {
                                 depth: len,
                                 a: points[point * self.layout.point() + self.layout.at(rows.start, k)..].as_ptr(),
@@ -487,12 +559,12 @@ impl<N: Element> PassTask<'_, N> {
             let pixels = self.winograd.batch * self.winograd.target.iter().product::<usize>();
             let all = self.winograd.target_channels;
             let mut written = Vec::new();
-            for (i, tile) in range.clone().enumerate() {
-                let place = self.winograd.tile(tile);
+            for (i, place) in block.places.iter().enumerate() {
                 let row = ((place.image * self.winograd.target[0] + place.depth) * height + place.at[0]) * width;
                 let kernel = TransformBack {
                     products: products[i * pitch..].as_ptr(),
-                    point: range.len() * pitch,
+                    point: tiles * pitch,
+                    points: place.points,
                     channels: channels.len(),
                     target: self.target.at(0, pixels * all).wrapping_add(channels.start),
                     first: (row + place.at[1]) * all,
@@ -505,7 +577,7 @@ impl<N: Element> PassTask<'_, N> {
                     let rows = (0..kernel.extent[0]).map(|i| kernel.first + i * kernel.row);
                     written.extend(rows.flat_map(|row| (0..kernel.extent[1]).map(move |j| row + j * all)));
                 }
-                // SAFETY: `products` holds the 36 points, the target's extent lies inside the map, as does what
+                // SAFETY: `products` holds the tile's points, the target's extent lies inside the map, as does what
                 // `finish` reads, and no other task has these positions and channels.
                 unsafe { lanes::run(self.isa, kernel) }
             }
@@ -517,13 +589,13 @@ impl<N: Element> PassTask<'_, N> {
     }
 }
 
-/// Transforms what the tiles of `range` read of `source` into `points`, from tile number `first` of the layout on.
+/// Transforms what `tiles` of a block read of `source` into `points`.
 fn transform_source<N: Element, P: Transformed>(
     isa: Isa,
     winograd: &Winograd,
     source: &[N],
-    range: Range<usize>,
-    first: usize,
+    block: &Block,
+    tiles: Range<usize>,
     layout: &Layout,
     points: Disjoint<P>,
 ) {
@@ -531,8 +603,7 @@ fn transform_source<N: Element, P: Transformed>(
     let [source_depth, height, width] = winograd.source.map(|extent| extent as isize);
     with_scratch_of(channels, |zeros: &mut [N]| {
         zeros.fill(N::narrow(0.0));
-        for (i, tile) in range.enumerate() {
-            let place = winograd.tile(tile);
+        for (tile, place) in tiles.clone().zip(&block.places[tiles]) {
             for tap in 0..winograd.depth_taps {
                 let depth = (place.depth + tap) as isize - winograd.padding[0];
                 let first_row = place.at[0] as isize - winograd.padding[1];
@@ -552,7 +623,8 @@ fn transform_source<N: Element, P: Transformed>(
                     pixels: std::array::from_fn(|i| std::array::from_fn(|j| pixel(i, j))),
                     channels,
                     reduction: tap * channels,
-                    tile: first + i,
+                    tile,
+                    extent: place.points,
                     layout,
                     points: points.at(0, layout.len()),
                 };
@@ -570,8 +642,31 @@ struct TransformSource<'a, N, P> {
     /// Where these channels begin in the reduction.
     reduction: usize,
     tile: usize,
+    /// Points along height and width.
+    extent: [usize; 2],
     layout: &'a Layout,
     points: *mut P,
+}
+
+impl<N: Element, P: Transformed> TransformSource<'_, N, P> {
+    /// # Safety
+    /// As of [`Kernel::run`], and the CPU has the instructions of `L`.
+    #[inline(always)]
+    unsafe fn run_with<L: Lanes>(&self, extent: [usize; 2]) {
+        // SAFETY: the caller's promise; a block of the reduction is a multiple of VECTOR too.
+        unsafe {
+            let point = self.layout.point();
+            for channel in (0..self.channels).step_by(L::WIDTH) {
+                let tile = transform::load_pixels(&self.pixels, channel);
+                let values = of_tile::<transform::Input, L, POINTS, POINTS>(extent, tile);
+                let points = self.points.add(self.layout.at(self.tile, self.reduction + channel));
+                match self.layout.side {
+                    1 => transform::store(&values, extent.map(kept), points, point),
+                    side => transform::put(&values, extent.map(kept), points, point, self.tile % side),
+                }
+            }
+        }
+    }
 }
 
 impl<N: Element, P: Transformed> Kernel for TransformSource<'_, N, P> {
@@ -579,18 +674,9 @@ impl<N: Element, P: Transformed> Kernel for TransformSource<'_, N, P> {
     /// `channels` numbers, a multiple of [`VECTOR`], lie at each pixel, and `points` has space for the layout.
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
-        // SAFETY: the caller's promise; a block of the reduction is a multiple of VECTOR too.
+        // SAFETY: the caller's promise.
         unsafe {
-            let point = self.layout.point();
-            for channel in (0..self.channels).step_by(L::WIDTH) {
-                let tile = transform::load_pixels(&self.pixels, channel);
-                let values = in_both_axes::<transform::Input, L, POINTS, POINTS>(tile);
-                let points = self.points.add(self.layout.at(self.tile, self.reduction + channel));
-                match self.layout.side {
-                    1 => transform::store(&values, points, point),
-                    side => transform::put(&values, points, point, self.tile % side),
-                }
-            }
+            if self.extent == [POINTS; 2] { self.run_with::<L>([POINTS; 2]) } else { self.run_with::<L>(self.extent) }
         }
     }
 }
@@ -600,6 +686,8 @@ struct TransformBack<N> {
     products: *const f32,
     /// Numbers from one point to the next.
     point: usize,
+    /// Points along height and width.
+    points: [usize; 2],
     channels: usize,
     /// The target from the first channel on, and the tile's first number in it.
     target: *mut N,
@@ -612,17 +700,16 @@ struct TransformBack<N> {
     extent: [usize; 2],
 }
 
-impl<N: Element> Kernel for TransformBack<N> {
+impl<N: Element> TransformBack<N> {
     /// # Safety
-    /// 36 points of `channels` numbers, a multiple of [`VECTOR`], lie at `products`, and `target` has space for
-    /// the extent.
+    /// As of [`Kernel::run`], and the CPU has the instructions of `L`.
     #[inline(always)]
-    unsafe fn run<L: Lanes>(self) {
+    unsafe fn run_with<L: Lanes>(&self, extent: [usize; 2]) {
         // SAFETY: the caller's promise.
         unsafe {
             for channel in (0..self.channels).step_by(L::WIDTH) {
-                let points = transform::load(self.products.add(channel), self.point as isize);
-                let outputs = in_both_axes::<transform::Output, L, POINTS, OUTPUTS>(points);
+                let points = transform::load(extent.map(kept), self.products.add(channel), self.point as isize);
+                let outputs = of_tile::<transform::Output, L, POINTS, OUTPUTS>(extent, points);
                 for (i, row) in outputs.iter().enumerate().take(self.extent[0]) {
                     for (j, value) in row.iter().enumerate().take(self.extent[1]) {
                         let at = self.first + i * self.row + j * self.pixel + channel;
@@ -630,6 +717,19 @@ impl<N: Element> Kernel for TransformBack<N> {
                     }
                 }
             }
+        }
+    }
+}
+
+impl<N: Element> Kernel for TransformBack<N> {
+    /// # Safety
+    /// The tile's points of `channels` numbers, a multiple of [`VECTOR`], lie at `products`, and `target` has space for
+    /// the extent.
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if self.points == [POINTS; 2] { self.run_with::<L>([POINTS; 2]) } else { self.run_with::<L>(self.points) }
         }
     }
 }

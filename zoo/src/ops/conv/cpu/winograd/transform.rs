@@ -5,11 +5,16 @@
 //! Four outputs of a filter `g` of three taps over six inputs `d` are `A^T ((G g) * (B^T d))`, products taken
 //! element by element; in two dimensions every transform runs along columns, then along rows. The usual points
 //! 0, ±1, ±2 round two to three times worse: of all pairs of small fractions these were measured best.
+//!
+//! The last tile along an axis may have fewer outputs, and needs fewer points: three outputs all but 0, two outputs 0, ±11/8
+//! and infinity, which round less than all six. A point of a filter stays what it is; what `G` divides by for the distance to
+//! a point that is left out, the transform of the inputs multiplies with.
 
 use super::super::panel::Transformed;
 use crate::ops::lanes::{Element, Lanes};
+use std::ops::Range;
 
-/// Inputs that one tile reads along an axis, and points of the transformed tile.
+/// Inputs that one tile reads along an axis, and points of the transformed tile: 0, `B`, -`B`, infinity, `A`, -`A`.
 pub(super) const POINTS: usize = 6;
 /// Outputs that one tile writes along an axis.
 pub(super) const OUTPUTS: usize = 4;
@@ -37,18 +42,68 @@ pub(super) trait Transform<const N: usize, const M: usize> {
     unsafe fn apply<L: Lanes>(x: [L; N]) -> [L; M];
 }
 
-/// A square of vectors, each `step` numbers from the one before it.
+/// A transform of tiles, of which the last one along an axis may have fewer points.
+pub(super) trait OfTiles<const N: usize, const M: usize>: Transform<N, M> {
+    /// Of a tile of five points; the numbers behind what it has are not read, or zero.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `L`.
+    unsafe fn apply_five<L: Lanes>(x: [L; N]) -> [L; M];
+
+    /// Of a tile of four points, likewise.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `L`.
+    unsafe fn apply_four<L: Lanes>(x: [L; N]) -> [L; M];
+
+    /// Of a tile of so many points.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `L`.
+    #[inline(always)]
+    unsafe fn apply_to<L: Lanes>(points: usize, x: [L; N]) -> [L; M] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match points {
+                4 => Self::apply_four(x),
+                5 => Self::apply_five(x),
+                _ => Self::apply(x),
+            }
+        }
+    }
+}
+
+/// Points of the last tile along an axis, which has so many outputs, one to [`OUTPUTS`].
+pub(super) fn points_of_last(outputs: usize) -> usize {
+    (outputs + TAPS - 1).max(4)
+}
+
+/// Which of all points a tile has that has so many of them.
+#[inline(always)]
+pub(super) fn kept(points: usize) -> Range<usize> {
+    match points {
+        4 => 0..4,
+        5 => 1..6,
+        _ => 0..POINTS,
+    }
+}
+
+/// Of a square of vectors, each `step` numbers from the one before it, some `rows` and `columns`.
 ///
 /// # Safety
 /// The CPU has the instructions of `L`, and the numbers are there.
 #[inline(always)]
-pub(super) unsafe fn load<L: Lanes, const N: usize>(from: *const f32, step: isize) -> [[L; N]; N] {
+pub(super) unsafe fn load<L: Lanes, const N: usize>(
+    [rows, columns]: [Range<usize>; 2],
+    from: *const f32,
+    step: isize,
+) -> [[L; N]; N] {
     // SAFETY: the caller's promise.
     unsafe {
         let mut square = [[L::splat(0.0); N]; N];
-        for (i, row) in square.iter_mut().enumerate() {
-            for (j, value) in row.iter_mut().enumerate() {
-                *value = L::load(from.offset((i * N + j) as isize * step));
+        for i in rows {
+            for j in columns.clone() {
+                square[i][j] = L::load(from.offset((i * N + j) as isize * step));
             }
         }
         square
@@ -81,12 +136,17 @@ pub(super) unsafe fn load_pixels<E: Element, L: Lanes, const N: usize>(
 /// # Safety
 /// As of [`load`].
 #[inline(always)]
-pub(super) unsafe fn store<E: Element, L: Lanes, const N: usize>(square: &[[L; N]; N], to: *mut E, step: usize) {
+pub(super) unsafe fn store<E: Element, L: Lanes, const N: usize>(
+    square: &[[L; N]; N],
+    [rows, columns]: [Range<usize>; 2],
+    to: *mut E,
+    step: usize,
+) {
     // SAFETY: the caller's promise.
     unsafe {
-        for (i, row) in square.iter().enumerate() {
-            for (j, value) in row.iter().enumerate() {
-                E::store(*value, to.add((i * N + j) * step));
+        for i in rows {
+            for j in columns.clone() {
+                E::store(square[i][j], to.add((i * N + j) * step));
             }
         }
     }
@@ -99,15 +159,16 @@ pub(super) unsafe fn store<E: Element, L: Lanes, const N: usize>(square: &[[L; N
 #[inline(always)]
 pub(super) unsafe fn put<P: Transformed, L: Lanes, const N: usize>(
     square: &[[L; N]; N],
+    [rows, columns]: [Range<usize>; 2],
     to: *mut P,
     step: usize,
     side: usize,
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        for (i, row) in square.iter().enumerate() {
-            for (j, value) in row.iter().enumerate() {
-                P::put(*value, to.add((i * N + j) * step), side);
+        for i in rows {
+            for j in columns.clone() {
+                P::put(square[i][j], to.add((i * N + j) * step), side);
             }
         }
     }
@@ -142,6 +203,36 @@ pub(super) unsafe fn in_both_axes<T: Transform<N, M>, L: Lanes, const N: usize, 
     }
 }
 
+/// [`in_both_axes`], of a tile that has so many points along each of them.
+///
+/// # Safety
+/// The CPU has the instructions of `L`.
+#[inline(always)]
+pub(super) unsafe fn of_tile<T: OfTiles<N, M>, L: Lanes, const N: usize, const M: usize>(
+    points: [usize; 2],
+    x: [[L; N]; N],
+) -> [[L; M]; M] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let zero = L::splat(0.0);
+        let mut columns = [[zero; N]; M];
+        for j in 0..N {
+            let mut column = [zero; N];
+            for (value, row) in column.iter_mut().zip(&x) {
+                *value = row[j];
+            }
+            for (value, row) in T::apply_to(points[0], column).iter().zip(&mut columns) {
+                row[j] = *value;
+            }
+        }
+        let mut rows = [[zero; M]; M];
+        for (row, column) in rows.iter_mut().zip(&columns) {
+            *row = T::apply_to(points[1], *column);
+        }
+        rows
+    }
+}
+
 /// `B^T d`.
 pub(super) struct Input;
 
@@ -156,11 +247,49 @@ impl Transform<POINTS, POINTS> for Input {
                 (d[4].add_product(L::splat(-A2), d[2]), d[3].add_product(L::splat(-A2), d[1]).mul(L::splat(B)));
             [
                 d[4].add_product(L::splat(-(A2 + B2)), d[2]).add_product(L::splat(A2 * B2), d[0]),
-                even_a.add(odd_a),
-                even_a.sub(odd_a),
                 even_b.add(odd_b),
                 even_b.sub(odd_b),
                 d[5].add_product(L::splat(-(A2 + B2)), d[3]).add_product(L::splat(A2 * B2), d[1]),
+                even_a.add(odd_a),
+                even_a.sub(odd_a),
+            ]
+        }
+    }
+}
+
+impl OfTiles<POINTS, POINTS> for Input {
+    #[inline(always)]
+    unsafe fn apply_five<L: Lanes>(d: [L; POINTS]) -> [L; POINTS] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let even_a = d[2].add_product(L::splat(-B2), d[0]).mul(L::splat(A2));
+            let odd_a = d[3].add_product(L::splat(-B2), d[1]).mul(L::splat(A));
+            let even_b = d[2].add_product(L::splat(-A2), d[0]).mul(L::splat(B2));
+            let odd_b = d[3].add_product(L::splat(-A2), d[1]).mul(L::splat(B));
+            [
+                L::splat(0.0),
+                even_b.add(odd_b),
+                even_b.sub(odd_b),
+                d[4].add_product(L::splat(-(A2 + B2)), d[2]).add_product(L::splat(A2 * B2), d[0]),
+                even_a.add(odd_a),
+                even_a.sub(odd_a),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn apply_four<L: Lanes>(d: [L; POINTS]) -> [L; POINTS] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (even, odd) = (d[2].mul(L::splat(B2 - A2)), d[1].mul(L::splat(B * (B2 - A2))));
+            let zero = L::splat(0.0);
+            [
+                d[2].add_product(L::splat(-B2), d[0]).mul(L::splat(-A2)),
+                even.add(odd),
+                even.sub(odd),
+                d[3].add_product(L::splat(-B2), d[1]),
+                zero,
+                zero,
             ]
         }
     }
@@ -174,14 +303,41 @@ impl Transform<POINTS, OUTPUTS> for Output {
     unsafe fn apply<L: Lanes>(m: [L; POINTS]) -> [L; OUTPUTS] {
         // SAFETY: the caller's promise.
         unsafe {
-            let (sum_a, difference_a) = (m[1].add(m[2]), m[1].sub(m[2]));
-            let (sum_b, difference_b) = (m[3].add(m[4]), m[3].sub(m[4]));
+            let (sum_a, difference_a) = (m[4].add(m[5]), m[4].sub(m[5]));
+            let (sum_b, difference_b) = (m[1].add(m[2]), m[1].sub(m[2]));
             [
                 m[0].add(sum_a.add(sum_b)),
                 difference_a.mul(L::splat(A)).add_product(L::splat(B), difference_b),
                 sum_a.mul(L::splat(A2)).add_product(L::splat(B2), sum_b),
-                m[5].add_product(L::splat(A3), difference_a).add_product(L::splat(B3), difference_b),
+                m[3].add_product(L::splat(A3), difference_a).add_product(L::splat(B3), difference_b),
             ]
+        }
+    }
+}
+
+impl OfTiles<POINTS, OUTPUTS> for Output {
+    #[inline(always)]
+    unsafe fn apply_five<L: Lanes>(m: [L; POINTS]) -> [L; OUTPUTS] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (sum_a, difference_a) = (m[4].add(m[5]), m[4].sub(m[5]));
+            let (sum_b, difference_b) = (m[1].add(m[2]), m[1].sub(m[2]));
+            [
+                sum_a.add(sum_b),
+                difference_a.mul(L::splat(A)).add_product(L::splat(B), difference_b),
+                m[3].add_product(L::splat(A2), sum_a).add_product(L::splat(B2), sum_b),
+                L::splat(0.0),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn apply_four<L: Lanes>(m: [L; POINTS]) -> [L; OUTPUTS] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (sum, difference) = (m[1].add(m[2]), m[1].sub(m[2]));
+            let zero = L::splat(0.0);
+            [m[0].add(sum), m[3].add_product(L::splat(B), difference), zero, zero]
         }
     }
 }
@@ -200,11 +356,11 @@ impl Transform<TAPS, POINTS> for Filter {
                 (g[0].add_product(L::splat(B2), g[2]).mul(L::splat(SCALE_B)), g[1].mul(L::splat(B * SCALE_B)));
             [
                 g[0].mul(L::splat(SCALE_0)),
-                even_a.add(odd_a),
-                even_a.sub(odd_a),
                 even_b.add(odd_b),
                 even_b.sub(odd_b),
                 g[2],
+                even_a.add(odd_a),
+                even_a.sub(odd_a),
             ]
         }
     }
@@ -222,7 +378,28 @@ impl Transform<OUTPUTS, POINTS> for OutputTransposed {
                 (y[0].add_product(L::splat(A2), y[2]), y[1].mul(L::splat(A)).add_product(L::splat(A3), y[3]));
             let (even_b, odd_b) =
                 (y[0].add_product(L::splat(B2), y[2]), y[1].mul(L::splat(B)).add_product(L::splat(B3), y[3]));
-            [y[0], even_a.add(odd_a), even_a.sub(odd_a), even_b.add(odd_b), even_b.sub(odd_b), y[3]]
+            [y[0], even_b.add(odd_b), even_b.sub(odd_b), y[3], even_a.add(odd_a), even_a.sub(odd_a)]
+        }
+    }
+}
+
+impl OfTiles<OUTPUTS, POINTS> for OutputTransposed {
+    #[inline(always)]
+    unsafe fn apply_five<L: Lanes>(y: [L; OUTPUTS]) -> [L; POINTS] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (even_a, odd_a) = (y[0].add_product(L::splat(A2), y[2]), y[1].mul(L::splat(A)));
+            let (even_b, odd_b) = (y[0].add_product(L::splat(B2), y[2]), y[1].mul(L::splat(B)));
+            [L::splat(0.0), even_b.add(odd_b), even_b.sub(odd_b), y[2], even_a.add(odd_a), even_a.sub(odd_a)]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn apply_four<L: Lanes>(y: [L; OUTPUTS]) -> [L; POINTS] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (odd, zero) = (y[1].mul(L::splat(B)), L::splat(0.0));
+            [y[0], y[0].add(odd), y[0].sub(odd), y[1], zero, zero]
         }
     }
 }
@@ -235,12 +412,12 @@ impl Transform<POINTS, TAPS> for FilterTransposed {
     unsafe fn apply<L: Lanes>(u: [L; POINTS]) -> [L; TAPS] {
         // SAFETY: the caller's promise.
         unsafe {
-            let (sum_a, difference_a) = (u[1].add(u[2]).mul(L::splat(SCALE_A)), u[1].sub(u[2]).mul(L::splat(SCALE_A)));
-            let (sum_b, difference_b) = (u[3].add(u[4]).mul(L::splat(SCALE_B)), u[3].sub(u[4]).mul(L::splat(SCALE_B)));
+            let (sum_a, difference_a) = (u[4].add(u[5]).mul(L::splat(SCALE_A)), u[4].sub(u[5]).mul(L::splat(SCALE_A)));
+            let (sum_b, difference_b) = (u[1].add(u[2]).mul(L::splat(SCALE_B)), u[1].sub(u[2]).mul(L::splat(SCALE_B)));
             [
                 u[0].mul(L::splat(SCALE_0)).add(sum_a.add(sum_b)),
                 difference_a.mul(L::splat(A)).add_product(L::splat(B), difference_b),
-                u[5].add_product(L::splat(A2), sum_a).add_product(L::splat(B2), sum_b),
+                u[3].add_product(L::splat(A2), sum_a).add_product(L::splat(B2), sum_b),
             ]
         }
     }

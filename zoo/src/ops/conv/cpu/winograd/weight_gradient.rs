@@ -3,8 +3,8 @@
 
 use super::super::panel::Transformed;
 use super::super::tile::{Ahead, Tile};
-use super::transform::{self, OUTPUTS, POINTS, TAPS, in_both_axes};
-use super::{AREA, Layout, VECTOR, Winograd, transform_source};
+use super::transform::{self, OUTPUTS, POINTS, TAPS, in_both_axes, kept, of_tile};
+use super::{AREA, Block, Layout, VECTOR, Winograd, transform_source};
 use crate::ops::Isa;
 use crate::ops::lanes::{self, Element, Kernel, Lanes};
 use crate::ops::parallel::{Disjoint, part as share, with_scratch, with_scratch_of};
@@ -31,8 +31,10 @@ pub(in super::super) fn dense<N: Element, P: Transformed>(
     dy: &[N],
     dw: Disjoint,
 ) {
+    // Tiles that lie side by side have the same points.
+    let winograd = &if P::SIDE == 1 { *winograd } else { winograd.whole() };
     let gradient = Gradient::new::<P>(isa, winograd, x, dy);
-    let (all_blocks, block_len) = (winograd.len().div_ceil(gradient.layout.tiles), gradient.block_len());
+    let (all_blocks, block_len) = (gradient.blocks.len(), gradient.block_len());
     // Where the operands stay in the last-level cache, they are made once, and a task sums over all blocks for
     // some channels. Otherwise it goes by groups of blocks, and all sums are kept.
     if all_blocks * block_len <= OPERANDS {
@@ -115,6 +117,7 @@ struct Gradient<'a, N> {
     dy: &'a [N],
     /// Of the transformed source in a block of tiles.
     layout: Layout,
+    blocks: Vec<Block>,
 }
 
 impl<'a, N: Element> Gradient<'a, N> {
@@ -122,12 +125,9 @@ impl<'a, N: Element> Gradient<'a, N> {
         let (depth, most) = (winograd.depth(), TILES / size_of::<P>());
         let tiles = P::room(winograd.len().div_ceil(winograd.len().div_ceil(most).max(1)).max(1));
         let layout = Layout { tiles, pitch: depth + VECTOR, blocks: 1, block: depth, side: P::SIDE };
-        Gradient { isa, winograd, x, dy, layout }
-    }
-
-    /// The tiles of a block.
-    fn tiles(&self, block: usize) -> Range<usize> {
-        block * self.layout.tiles..((block + 1) * self.layout.tiles).min(self.winograd.len())
+        let range = |i: usize| i * tiles..((i + 1) * tiles).min(winograd.len());
+        let blocks = tasks::map(winograd.len().div_ceil(tiles), |i| winograd.block(range(i)));
+        Gradient { isa, winograd, x, dy, layout, blocks }
     }
 
     /// Numbers of both operands in a block of tiles.
@@ -153,11 +153,8 @@ impl<'a, N: Element> Gradient<'a, N> {
 
     /// What is read of the source and of the output gradient when the operands of `blocks` are made.
     fn upcoming(&self, blocks: Range<usize>) -> [&[N]; 2] {
-        let tiles = match blocks.is_empty() {
-            true => 0..0,
-            false => self.tiles(blocks.start).start..self.tiles(blocks.end - 1).end,
-        };
-        let winograd = self.winograd;
+        let (winograd, tiles) = (self.winograd, self.layout.tiles);
+        let tiles = blocks.start * tiles..(blocks.end * tiles).min(winograd.len());
         let x = winograd.rows(tiles.clone(), winograd.source, 0, winograd.source_channels);
         let dy = winograd.rows(tiles, winograd.target, 0, winograd.target_channels);
         [&self.x[x], &self.dy[dy]]
@@ -167,19 +164,19 @@ impl<'a, N: Element> Gradient<'a, N> {
     fn transform<P: Transformed>(&self, block: usize, operands: &mut [P]) {
         let (points, gradients) = operands.split_at_mut(self.layout.len());
         let (points, gradients) = (Disjoint::new(points), Disjoint::new(gradients));
-        self.layout.in_parts(PARTS, self.tiles(block), |tiles, first| {
-            transform_source(self.isa, self.winograd, self.x, tiles.clone(), first, &self.layout, points);
-            self.transform_gradient(tiles, first, gradients);
+        let block = &self.blocks[block];
+        self.layout.in_parts(PARTS, block.places.len(), |tiles| {
+            transform_source(self.isa, self.winograd, self.x, block, tiles.clone(), &self.layout, points);
+            self.transform_gradient(block, tiles, gradients);
         });
     }
 
-    /// Transforms the output gradient of `tiles`, the first of which is number `first` of its block.
-    fn transform_gradient<P: Transformed>(&self, tiles: Range<usize>, first: usize, gradients: Disjoint<P>) {
+    /// Transforms the output gradient of `tiles` of a block.
+    fn transform_gradient<P: Transformed>(&self, block: &Block, tiles: Range<usize>, gradients: Disjoint<P>) {
         let ([_, height, width], out) = (self.winograd.target, self.winograd.target_channels);
         with_scratch_of(out, |zeros: &mut [N]| {
             zeros.fill(N::narrow(0.0));
-            for (i, tile) in tiles.enumerate() {
-                let place = self.winograd.tile(tile);
+            for (tile, place) in tiles.clone().zip(&block.places[tiles]) {
                 let plane = place.image * self.winograd.target[0] + place.depth;
                 let pixel = |i: usize, j: usize| -> *const N {
                     let (row, column) = (place.at[0] + i, place.at[1] + j);
@@ -193,7 +190,8 @@ impl<'a, N: Element> Gradient<'a, N> {
                     out,
                     columns: self.isa.columns(),
                     gradients: gradients.at(0, AREA * self.gradient_point()),
-                    tile: first + i,
+                    tile,
+                    extent: place.points,
                     panel: self.layout.tiles * self.isa.columns(),
                     point: self.gradient_point(),
                 };
@@ -216,7 +214,9 @@ impl<'a, N: Element> Gradient<'a, N> {
         sums: Disjoint,
         upcoming: &[&[N]],
     ) {
-        let (columns, tiles) = (self.isa.columns(), P::room(self.tiles(block).len()));
+        // A block that has no tile with this point adds nothing, and if it is the first one, zeros.
+        let with_point = self.blocks[block].with(point);
+        let (columns, tiles) = (self.isa.columns(), P::room(with_point.len()));
         let (points, gradients) = operands.split_at(self.layout.len());
         let (points, gradients) = (&points[point * self.layout.point()..], &gradients[point * self.gradient_point()..]);
         let distances: Vec<usize> = (0..self.isa.rows()).map(|row| row * all.out.len()).collect();
@@ -225,7 +225,8 @@ impl<'a, N: Element> Gradient<'a, N> {
         let mut call = 0;
         for tap in 0..self.winograd.depth_taps {
             for column in of.out.clone().step_by(columns) {
-                let b = &gradients[column / columns * self.layout.tiles * columns..][..tiles * columns];
+                let line = column / columns * self.layout.tiles + with_point.start;
+                let b = &gradients[line * columns..][..tiles * columns];
                 let tile_columns = columns.min(of.out.end - column);
                 for i in 0..pieces {
                     let rows = share(of.channels.len(), pieces, i);
@@ -233,7 +234,8 @@ impl<'a, N: Element> Gradient<'a, N> {
                     let start = point * all.point(self.winograd) + all.at(tap, channel) + column - all.out.start;
                     let tile = Tile {
                         depth: tiles,
-                        a: points[(tap * self.winograd.source_channels + channel) * P::SIDE..].as_ptr(),
+                        a: points[self.layout.at(with_point.start, tap * self.winograd.source_channels + channel)..]
+                            .as_ptr(),
                         step: self.layout.pitch * P::SIDE,
                         b: b.as_ptr(),
                         c: sums.at(start, (rows.len() - 1) * all.out.len() + tile_columns),
@@ -291,9 +293,30 @@ struct TransformGradient<N, P> {
     columns: usize,
     gradients: *mut P,
     tile: usize,
+    /// Points along height and width.
+    extent: [usize; 2],
     /// Numbers from one panel to the next, and from one point to the next.
     panel: usize,
     point: usize,
+}
+
+impl<N: Element, P: Transformed> TransformGradient<N, P> {
+    /// # Safety
+    /// As of [`Kernel::run`], and the CPU has the instructions of `L`.
+    #[inline(always)]
+    unsafe fn run_with<L: Lanes>(&self, extent: [usize; 2]) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            for channel in (0..self.out).step_by(L::WIDTH) {
+                let tile = transform::load_pixels(&self.pixels, channel);
+                let values = of_tile::<transform::OutputTransposed, L, OUTPUTS, POINTS>(extent, tile);
+                let panel = channel / self.columns * self.panel;
+                let line = self.tile / P::SIDE * self.columns + channel % self.columns;
+                let to = self.gradients.add(panel + line * P::SIDE);
+                transform::put(&values, extent.map(kept), to, self.point, self.tile % P::SIDE);
+            }
+        }
+    }
 }
 
 impl<N: Element, P: Transformed> Kernel for TransformGradient<N, P> {
@@ -303,13 +326,7 @@ impl<N: Element, P: Transformed> Kernel for TransformGradient<N, P> {
     unsafe fn run<L: Lanes>(self) {
         // SAFETY: the caller's promise.
         unsafe {
-            for channel in (0..self.out).step_by(L::WIDTH) {
-                let tile = transform::load_pixels(&self.pixels, channel);
-                let values = in_both_axes::<transform::OutputTransposed, L, OUTPUTS, POINTS>(tile);
-                let panel = channel / self.columns * self.panel;
-                let line = self.tile / P::SIDE * self.columns + channel % self.columns;
-                transform::put(&values, self.gradients.add(panel + line * P::SIDE), self.point, self.tile % P::SIDE);
-            }
+            if self.extent == [POINTS; 2] { self.run_with::<L>([POINTS; 2]) } else { self.run_with::<L>(self.extent) }
         }
     }
 }
@@ -332,9 +349,9 @@ impl Kernel for TransformSums {
         // SAFETY: the caller's promise.
         unsafe {
             for channel in (0..self.out).step_by(L::WIDTH) {
-                let points = transform::load(self.sums.add(channel), self.point as isize);
+                let points = transform::load([0..POINTS, 0..POINTS], self.sums.add(channel), self.point as isize);
                 let taps = in_both_axes::<transform::FilterTransposed, L, POINTS, TAPS>(points);
-                transform::store(&taps, self.filters.add(channel), self.tap);
+                transform::store(&taps, [0..TAPS, 0..TAPS], self.filters.add(channel), self.tap);
             }
         }
     }
