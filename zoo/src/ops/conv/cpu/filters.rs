@@ -40,7 +40,7 @@ pub(super) enum Form {
     /// Packed for the direct sum: as which numbers of panels, and for which reduction.
     Direct(Isa, TypeId, Reduction),
     /// Transformed for Winograd's: into which numbers of panels, and the panels of a chunk.
-    Winograd(Isa, TypeId, usize),
+    Winograd(Isa, TypeId, usize, usize),
 }
 
 impl KeptFilters {

@@ -18,15 +18,12 @@ use super::panel::Transformed;
 use super::tile::{Ahead, Tile};
 use super::{Operands, TASKS};
 use crate::ops::Isa;
-use crate::ops::lanes::{self, Element, Kernel, Lanes};
+use crate::ops::lanes::{self, Element, Lanes};
 use crate::ops::parallel::{Disjoint, part, with_scratch, with_scratch_of};
 use crate::ops::tasks;
 use std::any::TypeId;
 use std::ops::Range;
-use transform::{OUTPUTS, POINTS, TAPS, in_both_axes, kept, of_tile, points_of_last};
-
-/// Points of a transformed tile.
-const AREA: usize = POINTS * POINTS;
+use transform::{FEW_POINTS, Grid, OUTPUTS, OnGrid, POINTS, TAPS, TileKernel, in_both_axes, of_tile, points_of};
 
 /// Channels are handled in whole vectors of the widest registers.
 const VECTOR: usize = 16;
@@ -41,9 +38,11 @@ pub(super) struct Winograd {
     padding: [isize; 3],
     /// Taps along the depth.
     depth_taps: usize,
-    /// Tiles along height and width, and points along them that the last one has.
-    tiles: [usize; 2],
+    /// Points of a tile along height and width, of the last one fewer: a map is no multiple of the tiles.
+    points: usize,
     last: [usize; 2],
+    /// Tiles along height and width.
+    tiles: [usize; 2],
     source_channels: usize,
     target_channels: usize,
 }
@@ -82,44 +81,65 @@ impl Winograd {
             Pass::Forward => channels,
             Pass::DataGradient => [problem.out_channels, problem.channels],
         };
-        let tiles = [target[1].div_ceil(OUTPUTS), target[2].div_ceil(OUTPUTS)];
-        let last = [1, 2].map(|axis| match target[axis] % OUTPUTS {
-            0 => POINTS,
-            outputs => points_of_last(outputs),
-        });
-        let winograd = Winograd {
-            batch: problem.batch,
-            source,
-            target,
-            padding,
-            depth_taps: problem.kernel[0],
-            tiles,
-            last,
-            source_channels,
-            target_channels,
+        let of_points = |points: usize| {
+            let outputs = points - (TAPS - 1);
+            let tiles = [1, 2].map(|axis| target[axis].div_ceil(outputs));
+            let last = [1, 2].map(|axis| match target[axis] % outputs {
+                0 => points,
+                fewer => points_of(fewer),
+            });
+            let depth_taps = problem.kernel[0];
+            Winograd {
+                batch: problem.batch,
+                source,
+                target,
+                padding,
+                depth_taps,
+                points,
+                last,
+                tiles,
+                source_channels,
+                target_channels,
+            }
         };
-        winograd.pays(if kept { KEPT_FILTER_TILES } else { FILTER_TILES }).then_some(winograd)
+        // Fewer points take more products, and their filters less memory.
+        let filter_tiles = if kept { KEPT_FILTER_TILES } else { FILTER_TILES };
+        let cost = |winograd: &Winograd| winograd.cost(filter_tiles);
+        let winograd = [POINTS, FEW_POINTS].map(of_points).into_iter().min_by_key(cost)?;
+        (cost(&winograd) < winograd.direct_cost(filter_tiles)).then_some(winograd)
     }
 
-    /// Whether the products saved outweigh the transforms and the larger filters. A direct sum skips the taps
-    /// that lie in the padding, which on small maps are many. The filters cost as much as `filter_tiles`.
-    fn pays(&self, filter_tiles: usize) -> bool {
+    /// Products for each pair of channels, of filters that cost as much as `filter_tiles` tiles.
+    fn cost(&self, filter_tiles: usize) -> usize {
+        // A map without positions has no tile.
+        let points = |axis: usize| (self.tiles[axis] * self.points).saturating_sub(self.points - self.last[axis]);
+        self.batch * self.target[0] * points(0) * points(1) + self.area() * filter_tiles
+    }
+
+    /// Those of a direct sum. It skips the taps that lie in the padding, which on small maps are many.
+    fn direct_cost(&self, filter_tiles: usize) -> usize {
         let inside = |axis: usize| -> usize {
             let reach = |at: usize, tap: usize| at as isize + tap as isize - self.padding[axis];
             let reads =
                 |at: usize| (0..TAPS).filter(|&tap| (0..self.source[axis] as isize).contains(&reach(at, tap))).count();
             (0..self.target[axis]).map(reads).sum()
         };
-        let images = self.batch * self.target[0];
-        let direct = images * inside(1) * inside(2);
-        // A map without positions has no tile, and no pass of it asks.
-        let points = |axis: usize| (self.tiles[axis] * POINTS).saturating_sub(POINTS - self.last[axis]);
-        images * points(0) * points(1) + AREA * filter_tiles < direct
+        self.batch * self.target[0] * inside(1) * inside(2) + TAPS * TAPS * filter_tiles
+    }
+
+    /// Points of a tile.
+    fn area(&self) -> usize {
+        self.points * self.points
+    }
+
+    /// Outputs of a tile along an axis.
+    fn outputs(&self) -> usize {
+        self.points - (TAPS - 1)
     }
 
     /// The same tiles, all of which have all points.
     fn whole(self) -> Self {
-        Winograd { last: [POINTS; 2], ..self }
+        Winograd { last: [self.points; 2], ..self }
     }
 
     /// All tiles of all images.
@@ -146,7 +166,7 @@ impl Winograd {
         }
         // Where planes end, the last tiles may lie above the first ones.
         let first = row(tiles.start, 0);
-        first * width * channels..row(tiles.end - 1, OUTPUTS).max(first) * width * channels
+        first * width * channels..row(tiles.end - 1, self.outputs()).max(first) * width * channels
     }
 
     fn tile(&self, index: usize) -> Place {
@@ -155,18 +175,21 @@ impl Winograd {
         Place {
             image: plane / self.target[0],
             depth: plane % self.target[0],
-            at: [within / columns * OUTPUTS, within % columns * OUTPUTS],
-            points: [
-                if within / columns + 1 == rows { self.last[0] } else { POINTS },
-                if within % columns + 1 == columns { self.last[1] } else { POINTS },
-            ],
+            at: [within / columns * self.outputs(), within % columns * self.outputs()],
+            grid: Grid {
+                all: self.points,
+                of_tile: [
+                    if within / columns + 1 == rows { self.last[0] } else { self.points },
+                    if within % columns + 1 == columns { self.last[1] } else { self.points },
+                ],
+            },
         }
     }
 
     /// The tiles of `range`, as a block has them.
     fn block(&self, range: Range<usize>) -> Block {
         // By whether rows and columns are all there.
-        let class = |place: &Place| match place.points.map(|points| points == POINTS) {
+        let class = |place: &Place| match place.grid.of_tile.map(|points| points == self.points) {
             [true, false] => 0,
             [true, true] => 1,
             [false, true] => 2,
@@ -175,7 +198,7 @@ impl Winograd {
         let mut places: Vec<Place> = range.map(|tile| self.tile(tile)).collect();
         places.sort_by_key(class);
         let ends = std::array::from_fn(|of| places.partition_point(|place| class(place) <= of));
-        Block { places, ends, last: self.last }
+        Block { places, ends, last: Grid { all: self.points, of_tile: self.last } }
     }
 }
 
@@ -186,20 +209,18 @@ struct Block {
     places: Vec<Place>,
     /// Where those of each kind end.
     ends: [usize; 4],
-    /// Points that they have along rows and columns which are not all there.
-    last: [usize; 2],
+    /// Of one that may lack both.
+    last: Grid,
 }
 
 impl Block {
     /// The tiles that have `point`.
     fn with(&self, point: usize) -> Range<usize> {
-        let [rows, columns] = self.last.map(kept);
-        let [lacks_rows, lacks_columns] = [!rows.contains(&(point / POINTS)), !columns.contains(&(point % POINTS))];
-        match (lacks_rows, lacks_columns) {
-            (false, false) => 0..self.ends[3],
-            (false, true) => self.ends[0]..self.ends[2],
-            (true, false) => 0..self.ends[1],
-            (true, true) => self.ends[0]..self.ends[1],
+        match self.last.lacks(point) {
+            [false, false] => 0..self.ends[3],
+            [false, true] => self.ends[0]..self.ends[2],
+            [true, false] => 0..self.ends[1],
+            [true, true] => self.ends[0]..self.ends[1],
         }
     }
 }
@@ -215,13 +236,14 @@ struct Place {
     image: usize,
     depth: usize,
     at: [usize; 2],
-    /// Points that it has along height and width.
-    points: [usize; 2],
+    grid: Grid,
 }
 
 /// Where the transformed source lies in a buffer: `[point, block of the reduction, tile, channel]`.
 #[derive(Debug, Clone, Copy)]
 struct Layout {
+    /// Points of a tile.
+    area: usize,
     /// Tiles that there is space for.
     tiles: usize,
     /// Numbers from one tile to the next.
@@ -235,7 +257,7 @@ struct Layout {
 
 impl Layout {
     fn len(&self) -> usize {
-        AREA * self.point()
+        self.area * self.point()
     }
 
     /// Numbers from one point to the next.
@@ -280,10 +302,13 @@ pub(super) fn pass<N: Element, P: Transformed>(
     let most = if shared { SHARED_TILES } else { OWN_TILES * size_of::<f32>() / size_of::<P>() };
     let least_blocks = if shared { 1 } else { TASKS };
     let tiles = winograd.len().div_ceil(winograd.len().div_ceil(most).max(least_blocks)).max(1);
-    let layout = Layout { tiles, pitch: P::PITCH, blocks, block, side: 1 };
+    let layout = Layout { area: winograd.area(), tiles, pitch: P::PITCH, blocks, block, side: 1 };
     let task = PassTask { isa, winograd, layout, source, target, finish, observed };
     let range = |i: usize| (i * tiles).min(winograd.len())..((i + 1) * tiles).min(winograd.len());
-    let of_chunk = |i: usize| Filters { depth, columns, panels: i * chunk..((i + 1) * chunk).min(panels) };
+    let of_chunk = |i: usize| {
+        let panels = i * chunk..((i + 1) * chunk).min(panels);
+        Filters { points: winograd.points, depth, columns, panels }
+    };
     let chunk_len = of_chunk(0).len();
     let transform_chunk = |chunk: usize, filters: &mut [P]| {
         of_chunk(chunk).transform(isa, problem, pass, winograd, weight.values, filters);
@@ -292,22 +317,22 @@ pub(super) fn pass<N: Element, P: Transformed>(
         all.chunks_mut(chunk_len).enumerate().for_each(|(chunk, filters)| transform_chunk(chunk, filters));
     };
 
-    let of_tiles = tasks::map(winograd.len().div_ceil(tiles), |i| winograd.block(range(i)));
-    let all_blocks = of_tiles.len();
-    let form = || Form::Winograd(isa, TypeId::of::<P>(), chunk);
+    let all_blocks = winograd.len().div_ceil(tiles);
+    let form = || Form::Winograd(isa, TypeId::of::<P>(), winograd.points, chunk);
     if !shared {
         weight.with_filters(form, chunk_len, transform_all, |transformed| {
             tasks::for_each(all_blocks, |i| {
                 with_scratch_of(layout.len(), |points: &mut [P]| {
-                    let block = &of_tiles[i];
-                    task.transform(block, 0..block.places.len(), Disjoint::new(points));
+                    let block = winograd.block(range(i));
+                    task.transform(&block, 0..block.places.len(), Disjoint::new(points));
                     let upcoming = task.upcoming(range(i), range(i + 1));
-                    task.multiply(block, points, &of_chunk(0), transformed, &upcoming);
+                    task.multiply(&block, points, &of_chunk(0), transformed, &upcoming);
                 });
             });
         });
         return;
     }
+    let of_tiles: Vec<Block> = (0..all_blocks).map(|i| winograd.block(range(i))).collect();
     // As many blocks of tiles at a time as fit into the last-level cache.
     let group = (SHARED_POINTS / size_of::<P>() / layout.len()).clamp(1, all_blocks.max(1));
     // Filters that are read once only are transformed by the task that reads them, and stay in its cache.
@@ -361,6 +386,8 @@ const PARTS: usize = 4;
 /// Transformed filters: `[point, panel of target channels, depth, columns]`, some steps of the depth side by side.
 #[derive(Debug, Clone)]
 struct Filters {
+    /// Points along each axis.
+    points: usize,
     depth: usize,
     columns: usize,
     /// The panels that are there.
@@ -373,8 +400,12 @@ impl Filters {
         self.panels.len() * self.depth * self.columns + 5 * VECTOR
     }
 
+    fn area(&self) -> usize {
+        self.points * self.points
+    }
+
     fn len(&self) -> usize {
-        AREA * self.point()
+        self.area() * self.point()
     }
 
     fn transform<P: Transformed>(
@@ -400,7 +431,7 @@ impl Filters {
                 for tap in 0..depth_taps {
                     let line = (panel - self.panels.start) * self.depth + tap * source + sources.start;
                     let transformed =
-                        transformed.at(line * self.columns, (AREA - 1) * self.point() + VECTOR * self.columns);
+                        transformed.at(line * self.columns, (self.area() - 1) * self.point() + VECTOR * self.columns);
                     // The data gradient reads the taps from the last one back to the first.
                     let columns = self.columns as isize;
                     let (first, step) = match pass {
@@ -413,10 +444,11 @@ impl Filters {
                         source: volume * self.columns,
                         columns: self.columns,
                         transformed,
+                        points: self.points,
                         point: self.point(),
                     };
                     // SAFETY: `taps` holds nine taps of each source, `at` checked the points, which no other task has.
-                    unsafe { lanes::run(isa, kernel) }
+                    unsafe { lanes::run(isa, OnGrid(kernel)) }
                 }
             });
         });
@@ -432,30 +464,28 @@ struct TransformFilters<P> {
     /// Numbers of each tap.
     columns: usize,
     transformed: *mut P,
-    /// Numbers from one point to the next.
+    /// Points along each axis, and numbers from one to the next.
+    points: usize,
     point: usize,
 }
 
-impl<P: Transformed> Kernel for TransformFilters<P> {
+impl<P: Transformed> TileKernel for TransformFilters<P> {
+    fn grid(&self) -> Grid {
+        Grid::filled(self.points)
+    }
+
     /// # Safety
     /// Nine taps of each source lie at `taps`, and there is space for the points.
     #[inline(always)]
-    unsafe fn run<L: Lanes>(self) {
+    unsafe fn run_on<L: Lanes>(&self, grid: Grid) {
         // SAFETY: the caller's promise.
         unsafe {
             for source in 0..VECTOR {
                 let line = self.transformed.add(source / P::SIDE * P::SIDE * self.columns);
                 for column in (0..self.columns).step_by(L::WIDTH) {
-                    let taps =
-                        transform::load([0..TAPS, 0..TAPS], self.taps.add(source * self.source + column), self.step);
+                    let taps = transform::load(self.taps.add(source * self.source + column), self.step);
                     let points = in_both_axes::<transform::Filter, L, TAPS, POINTS>(taps);
-                    transform::put(
-                        &points,
-                        [0..POINTS, 0..POINTS],
-                        line.add(column * P::SIDE),
-                        self.point,
-                        source % P::SIDE,
-                    );
+                    transform::put_points(grid, &points, line.add(column * P::SIDE), self.point, source % P::SIDE);
                 }
             }
         }
@@ -504,18 +534,19 @@ impl<N: Element> PassTask<'_, N> {
         transformed: &[P],
         upcoming: &[*const [N]],
     ) {
-        let Filters { depth, columns, ref panels } = *filters;
+        let Filters { depth, columns, ref panels, .. } = *filters;
         let channels = panels.start * columns..(panels.end * columns).min(self.winograd.target_channels);
         let pitch = panels.len() * columns + VECTOR;
         let tiles = block.places.len();
         let distances: Vec<usize> = (0..tiles).map(|tile| tile * pitch).collect();
         let pieces_of = |tiles: &Range<usize>| tiles.len().div_ceil(self.isa.rows());
-        let pieces: usize = (0..AREA).map(|point| pieces_of(&block.with(point))).sum();
+        let area = self.winograd.area();
+        let pieces: usize = (0..area).map(|point| pieces_of(&block.with(point))).sum();
         let turns = upcoming.len() + 1;
         let calls = (pieces * panels.len() * depth.div_ceil(self.layout.block)).div_ceil(turns);
         let mut call = 0;
-        with_scratch(AREA * tiles * pitch, |products| {
-            for point in 0..AREA {
+        with_scratch(area * tiles * pitch, |products| {
+            for point in 0..area {
                 let products = &mut products[point * tiles * pitch..][..tiles * pitch];
                 let with_point = block.with(point);
                 let pieces = pieces_of(&with_point);
@@ -557,21 +588,21 @@ impl<N: Element> PassTask<'_, N> {
             }
             let [_, height, width] = self.winograd.target;
             let pixels = self.winograd.batch * self.winograd.target.iter().product::<usize>();
-            let all = self.winograd.target_channels;
+            let (all, outputs) = (self.winograd.target_channels, self.winograd.outputs());
             let mut written = Vec::new();
             for (i, place) in block.places.iter().enumerate() {
                 let row = ((place.image * self.winograd.target[0] + place.depth) * height + place.at[0]) * width;
                 let kernel = TransformBack {
                     products: products[i * pitch..].as_ptr(),
                     point: tiles * pitch,
-                    points: place.points,
+                    grid: place.grid,
                     channels: channels.len(),
                     target: self.target.at(0, pixels * all).wrapping_add(channels.start),
                     first: (row + place.at[1]) * all,
                     finish: self.finish.map(|finish| finish.from(channels.start)),
                     row: width * all,
                     pixel: all,
-                    extent: [OUTPUTS.min(height - place.at[0]), OUTPUTS.min(width - place.at[1])],
+                    extent: [outputs.min(height - place.at[0]), outputs.min(width - place.at[1])],
                 };
                 if self.observed.is_some() {
                     let rows = (0..kernel.extent[0]).map(|i| kernel.first + i * kernel.row);
@@ -579,7 +610,7 @@ impl<N: Element> PassTask<'_, N> {
                 }
                 // SAFETY: `products` holds the tile's points, the target's extent lies inside the map, as does what
                 // `finish` reads, and no other task has these positions and channels.
-                unsafe { lanes::run(self.isa, kernel) }
+                unsafe { lanes::run(self.isa, OnGrid(kernel)) }
             }
             if let Some(observed) = self.observed {
                 // SAFETY: this task has written these positions and channels.
@@ -624,12 +655,12 @@ fn transform_source<N: Element, P: Transformed>(
                     channels,
                     reduction: tap * channels,
                     tile,
-                    extent: place.points,
+                    grid: place.grid,
                     layout,
                     points: points.at(0, layout.len()),
                 };
                 // SAFETY: each pixel holds the channels, and the tile's points are this task's.
-                unsafe { lanes::run(isa, kernel) }
+                unsafe { lanes::run(isa, OnGrid(kernel)) }
             }
         }
     });
@@ -642,41 +673,32 @@ struct TransformSource<'a, N, P> {
     /// Where these channels begin in the reduction.
     reduction: usize,
     tile: usize,
-    /// Points along height and width.
-    extent: [usize; 2],
+    grid: Grid,
     layout: &'a Layout,
     points: *mut P,
 }
 
-impl<N: Element, P: Transformed> TransformSource<'_, N, P> {
+impl<N: Element, P: Transformed> TileKernel for TransformSource<'_, N, P> {
+    fn grid(&self) -> Grid {
+        self.grid
+    }
+
     /// # Safety
-    /// As of [`Kernel::run`], and the CPU has the instructions of `L`.
+    /// `channels` numbers, a multiple of [`VECTOR`], lie at each pixel, and `points` has space for the layout.
     #[inline(always)]
-    unsafe fn run_with<L: Lanes>(&self, extent: [usize; 2]) {
+    unsafe fn run_on<L: Lanes>(&self, grid: Grid) {
         // SAFETY: the caller's promise; a block of the reduction is a multiple of VECTOR too.
         unsafe {
             let point = self.layout.point();
             for channel in (0..self.channels).step_by(L::WIDTH) {
                 let tile = transform::load_pixels(&self.pixels, channel);
-                let values = of_tile::<transform::Input, L, POINTS, POINTS>(extent, tile);
+                let values = of_tile::<transform::Input, L, POINTS, POINTS>(grid, tile);
                 let points = self.points.add(self.layout.at(self.tile, self.reduction + channel));
                 match self.layout.side {
-                    1 => transform::store(&values, extent.map(kept), points, point),
-                    side => transform::put(&values, extent.map(kept), points, point, self.tile % side),
+                    1 => transform::store_points(grid, &values, points, point),
+                    side => transform::put_points(grid, &values, points, point, self.tile % side),
                 }
             }
-        }
-    }
-}
-
-impl<N: Element, P: Transformed> Kernel for TransformSource<'_, N, P> {
-    /// # Safety
-    /// `channels` numbers, a multiple of [`VECTOR`], lie at each pixel, and `points` has space for the layout.
-    #[inline(always)]
-    unsafe fn run<L: Lanes>(self) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            if self.extent == [POINTS; 2] { self.run_with::<L>([POINTS; 2]) } else { self.run_with::<L>(self.extent) }
         }
     }
 }
@@ -686,8 +708,7 @@ struct TransformBack<N> {
     products: *const f32,
     /// Numbers from one point to the next.
     point: usize,
-    /// Points along height and width.
-    points: [usize; 2],
+    grid: Grid,
     channels: usize,
     /// The target from the first channel on, and the tile's first number in it.
     target: *mut N,
@@ -700,16 +721,21 @@ struct TransformBack<N> {
     extent: [usize; 2],
 }
 
-impl<N: Element> TransformBack<N> {
+impl<N: Element> TileKernel for TransformBack<N> {
+    fn grid(&self) -> Grid {
+        self.grid
+    }
+
     /// # Safety
-    /// As of [`Kernel::run`], and the CPU has the instructions of `L`.
+    /// The tile's points of `channels` numbers, a multiple of [`VECTOR`], lie at `products`, and `target` has space for
+    /// the extent.
     #[inline(always)]
-    unsafe fn run_with<L: Lanes>(&self, extent: [usize; 2]) {
+    unsafe fn run_on<L: Lanes>(&self, grid: Grid) {
         // SAFETY: the caller's promise.
         unsafe {
             for channel in (0..self.channels).step_by(L::WIDTH) {
-                let points = transform::load(extent.map(kept), self.products.add(channel), self.point as isize);
-                let outputs = of_tile::<transform::Output, L, POINTS, OUTPUTS>(extent, points);
+                let points = transform::load_points(grid, self.products.add(channel), self.point);
+                let outputs = of_tile::<transform::Output, L, POINTS, OUTPUTS>(grid, points);
                 for (i, row) in outputs.iter().enumerate().take(self.extent[0]) {
                     for (j, value) in row.iter().enumerate().take(self.extent[1]) {
                         let at = self.first + i * self.row + j * self.pixel + channel;
@@ -717,19 +743,6 @@ impl<N: Element> TransformBack<N> {
                     }
                 }
             }
-        }
-    }
-}
-
-impl<N: Element> Kernel for TransformBack<N> {
-    /// # Safety
-    /// The tile's points of `channels` numbers, a multiple of [`VECTOR`], lie at `products`, and `target` has space for
-    /// the extent.
-    #[inline(always)]
-    unsafe fn run<L: Lanes>(self) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            if self.points == [POINTS; 2] { self.run_with::<L>([POINTS; 2]) } else { self.run_with::<L>(self.points) }
         }
     }
 }

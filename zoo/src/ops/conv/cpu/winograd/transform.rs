@@ -6,12 +6,12 @@
 //! element by element; in two dimensions every transform runs along columns, then along rows. The usual points
 //! 0, ±1, ±2 round two to three times worse: of all pairs of small fractions these were measured best.
 //!
-//! The last tile along an axis may have fewer outputs, and needs fewer points: three outputs all but 0, two outputs 0, ±11/8
-//! and infinity, which round less than all six. A point of a filter stays what it is; what `G` divides by for the distance to
-//! a point that is left out, the transform of the inputs multiplies with.
+//! A tile may have fewer outputs, and needs fewer points: three outputs all but 0, two outputs 0, ±11/8 and infinity, which
+//! round less than all six. A point of a filter stays what it is; what `G` divides by for the distance to a point that is left
+//! out, the transform of the inputs multiplies with.
 
 use super::super::panel::Transformed;
-use crate::ops::lanes::{Element, Lanes};
+use crate::ops::lanes::{Element, Kernel, Lanes};
 use std::ops::Range;
 
 /// Inputs that one tile reads along an axis, and points of the transformed tile: 0, `B`, -`B`, infinity, `A`, -`A`.
@@ -42,7 +42,7 @@ pub(super) trait Transform<const N: usize, const M: usize> {
     unsafe fn apply<L: Lanes>(x: [L; N]) -> [L; M];
 }
 
-/// A transform of tiles, of which the last one along an axis may have fewer points.
+/// A transform of tiles, which may have fewer points along an axis.
 pub(super) trait OfTiles<const N: usize, const M: usize>: Transform<N, M> {
     /// Of a tile of five points; the numbers behind what it has are not read, or zero.
     ///
@@ -73,40 +73,170 @@ pub(super) trait OfTiles<const N: usize, const M: usize>: Transform<N, M> {
     }
 }
 
-/// Points of the last tile along an axis, which has so many outputs, one to [`OUTPUTS`].
-pub(super) fn points_of_last(outputs: usize) -> usize {
-    (outputs + TAPS - 1).max(4)
+/// Points along an axis of a tile with so many outputs, one to [`OUTPUTS`].
+pub(super) fn points_of(outputs: usize) -> usize {
+    (outputs + TAPS - 1).max(FEW_POINTS)
 }
 
-/// Which of all points a tile has that has so many of them.
-#[inline(always)]
-pub(super) fn kept(points: usize) -> Range<usize> {
-    match points {
-        4 => 0..4,
-        5 => 1..6,
-        _ => 0..POINTS,
+/// The fewest points along an axis.
+pub(super) const FEW_POINTS: usize = 4;
+
+/// The points of a tile among those of a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Grid {
+    /// Points along each axis of a pass, all or the [`FEW_POINTS`] first: `[row, column]`.
+    pub all: usize,
+    /// Points of the tile along height and width.
+    pub of_tile: [usize; 2],
+}
+
+impl Grid {
+    pub(super) const WHOLE: Grid = Grid::filled(POINTS);
+
+    /// Of a tile that has all points.
+    pub(super) const fn filled(points: usize) -> Grid {
+        Grid { all: points, of_tile: [points; 2] }
+    }
+
+    /// The rows and columns of points that the tile has.
+    #[inline(always)]
+    fn points(&self) -> [Range<usize>; 2] {
+        self.of_tile.map(|points| match points {
+            FEW_POINTS => 0..FEW_POINTS,
+            5 => 1..POINTS,
+            _ => 0..POINTS,
+        })
+    }
+
+    /// Whether the tile has no such row, and no such column, of points.
+    pub(super) fn lacks(&self, point: usize) -> [bool; 2] {
+        let [rows, columns] = self.points();
+        [!rows.contains(&(point / self.all)), !columns.contains(&(point % self.all))]
     }
 }
 
-/// Of a square of vectors, each `step` numbers from the one before it, some `rows` and `columns`.
+/// A kernel that transforms one tile.
+pub(super) trait TileKernel {
+    fn grid(&self) -> Grid;
+
+    /// # Safety
+    /// The CPU has the instructions of `L`, and what the kernel says.
+    unsafe fn run_on<L: Lanes>(&self, grid: Grid);
+}
+
+/// The kernel, compiled for whole tiles, nearly all that there are, and for any other.
+pub(super) struct OnGrid<K>(pub K);
+
+impl<K: TileKernel> Kernel for OnGrid<K> {
+    /// # Safety
+    /// As of [`TileKernel::run_on`].
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.0.grid() {
+                Grid::WHOLE => self.0.run_on::<L>(Grid::WHOLE),
+                grid => self.0.run_on::<L>(grid),
+            }
+        }
+    }
+}
+
+/// A square of vectors, each `step` numbers from the one before it.
 ///
 /// # Safety
 /// The CPU has the instructions of `L`, and the numbers are there.
 #[inline(always)]
-pub(super) unsafe fn load<L: Lanes, const N: usize>(
-    [rows, columns]: [Range<usize>; 2],
-    from: *const f32,
-    step: isize,
-) -> [[L; N]; N] {
+pub(super) unsafe fn load<L: Lanes, const N: usize>(from: *const f32, step: isize) -> [[L; N]; N] {
     // SAFETY: the caller's promise.
     unsafe {
         let mut square = [[L::splat(0.0); N]; N];
-        for i in rows {
-            for j in columns.clone() {
-                square[i][j] = L::load(from.offset((i * N + j) as isize * step));
+        for (i, row) in square.iter_mut().enumerate() {
+            for (j, value) in row.iter_mut().enumerate() {
+                *value = L::load(from.offset((i * N + j) as isize * step));
             }
         }
         square
+    }
+}
+
+/// The reverse of [`load`].
+///
+/// # Safety
+/// As of [`load`].
+#[inline(always)]
+pub(super) unsafe fn store<L: Lanes, const N: usize>(square: &[[L; N]; N], to: *mut f32, step: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for (i, row) in square.iter().enumerate() {
+            for (j, value) in row.iter().enumerate() {
+                value.store(to.add((i * N + j) * step));
+            }
+        }
+    }
+}
+
+/// The points of a tile, those of the pass `step` numbers from one to the next. Others are zero.
+///
+/// # Safety
+/// As of [`load`].
+#[inline(always)]
+pub(super) unsafe fn load_points<L: Lanes>(grid: Grid, from: *const f32, step: usize) -> [[L; POINTS]; POINTS] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut square = [[L::splat(0.0); POINTS]; POINTS];
+        let [rows, columns] = grid.points();
+        for i in rows {
+            for j in columns.clone() {
+                square[i][j] = L::load(from.add((i * grid.all + j) * step));
+            }
+        }
+        square
+    }
+}
+
+/// The reverse of [`load_points`].
+///
+/// # Safety
+/// As of [`load`].
+#[inline(always)]
+pub(super) unsafe fn store_points<E: Element, L: Lanes>(
+    grid: Grid,
+    square: &[[L; POINTS]; POINTS],
+    to: *mut E,
+    step: usize,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let [rows, columns] = grid.points();
+        for i in rows {
+            for j in columns.clone() {
+                E::store(square[i][j], to.add((i * grid.all + j) * step));
+            }
+        }
+    }
+}
+
+/// [`store_points`] of one step of a reduction, beside others: see [`Transformed::put`].
+///
+/// # Safety
+/// As of [`Transformed::put`], at each place.
+#[inline(always)]
+pub(super) unsafe fn put_points<P: Transformed, L: Lanes>(
+    grid: Grid,
+    square: &[[L; POINTS]; POINTS],
+    to: *mut P,
+    step: usize,
+    side: usize,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let [rows, columns] = grid.points();
+        for i in rows {
+            for j in columns.clone() {
+                P::put(square[i][j], to.add((i * grid.all + j) * step), side);
+            }
+        }
     }
 }
 
@@ -128,49 +258,6 @@ pub(super) unsafe fn load_pixels<E: Element, L: Lanes, const N: usize>(
             }
         }
         square
-    }
-}
-
-/// The reverse of [`load`].
-///
-/// # Safety
-/// As of [`load`].
-#[inline(always)]
-pub(super) unsafe fn store<E: Element, L: Lanes, const N: usize>(
-    square: &[[L; N]; N],
-    [rows, columns]: [Range<usize>; 2],
-    to: *mut E,
-    step: usize,
-) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        for i in rows {
-            for j in columns.clone() {
-                E::store(square[i][j], to.add((i * N + j) * step));
-            }
-        }
-    }
-}
-
-/// [`store`] of one step of a reduction, beside others: see [`Transformed::put`].
-///
-/// # Safety
-/// As of [`Transformed::put`], at each place.
-#[inline(always)]
-pub(super) unsafe fn put<P: Transformed, L: Lanes, const N: usize>(
-    square: &[[L; N]; N],
-    [rows, columns]: [Range<usize>; 2],
-    to: *mut P,
-    step: usize,
-    side: usize,
-) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        for i in rows {
-            for j in columns.clone() {
-                P::put(square[i][j], to.add((i * N + j) * step), side);
-            }
-        }
     }
 }
 
@@ -203,13 +290,13 @@ pub(super) unsafe fn in_both_axes<T: Transform<N, M>, L: Lanes, const N: usize, 
     }
 }
 
-/// [`in_both_axes`], of a tile that has so many points along each of them.
+/// [`in_both_axes`], of a tile that has some of the points.
 ///
 /// # Safety
 /// The CPU has the instructions of `L`.
 #[inline(always)]
 pub(super) unsafe fn of_tile<T: OfTiles<N, M>, L: Lanes, const N: usize, const M: usize>(
-    points: [usize; 2],
+    grid: Grid,
     x: [[L; N]; N],
 ) -> [[L; M]; M] {
     // SAFETY: the caller's promise.
@@ -221,13 +308,13 @@ pub(super) unsafe fn of_tile<T: OfTiles<N, M>, L: Lanes, const N: usize, const M
             for (value, row) in column.iter_mut().zip(&x) {
                 *value = row[j];
             }
-            for (value, row) in T::apply_to(points[0], column).iter().zip(&mut columns) {
+            for (value, row) in T::apply_to(grid.of_tile[0], column).iter().zip(&mut columns) {
                 row[j] = *value;
             }
         }
         let mut rows = [[zero; M]; M];
         for (row, column) in rows.iter_mut().zip(&columns) {
-            *row = T::apply_to(points[1], *column);
+            *row = T::apply_to(grid.of_tile[1], *column);
         }
         rows
     }

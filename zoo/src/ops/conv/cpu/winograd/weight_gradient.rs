@@ -3,10 +3,10 @@
 
 use super::super::panel::Transformed;
 use super::super::tile::{Ahead, Tile};
-use super::transform::{self, OUTPUTS, POINTS, TAPS, in_both_axes, kept, of_tile};
-use super::{AREA, Block, Layout, VECTOR, Winograd, transform_source};
+use super::transform::{self, Grid, OUTPUTS, OnGrid, POINTS, TAPS, TileKernel, in_both_axes, of_tile};
+use super::{Block, Layout, VECTOR, Winograd, transform_source};
 use crate::ops::Isa;
-use crate::ops::lanes::{self, Element, Kernel, Lanes};
+use crate::ops::lanes::{self, Element, Lanes};
 use crate::ops::parallel::{Disjoint, part as share, with_scratch, with_scratch_of};
 use crate::ops::tasks;
 use crate::ops::transpose::transpose;
@@ -47,7 +47,9 @@ pub(in super::super) fn dense<N: Element, P: Transformed>(
                 with_scratch(part.len(winograd), |buffer| {
                     let buffer = Disjoint::new(buffer);
                     for (i, operands) in operands.chunks_exact(block_len).enumerate() {
-                        (0..AREA).for_each(|point| gradient.multiply(i, operands, point, &part, &part, buffer, &[]));
+                        for point in 0..winograd.area() {
+                            gradient.multiply(i, operands, point, &part, &part, buffer, &[]);
+                        }
                     }
                     gradient.write(&part, &part, buffer, dw);
                 });
@@ -67,7 +69,7 @@ pub(in super::super) fn dense<N: Element, P: Transformed>(
                 tasks::for_each_chunk(of_blocks, block_len, |i, operands| gradient.transform(first + i, operands));
                 let operands = &*operands;
                 let upcoming = gradient.upcoming(blocks.end..(blocks.end + group).min(all_blocks));
-                let parts = AREA * channel_chunks;
+                let parts = winograd.area() * channel_chunks;
                 tasks::for_each(parts, |task| {
                     let (point, chunk) = (task / channel_chunks, task % channel_chunks);
                     let part = Part { channels: gradient.part(chunk, 0).channels, out: all.out.clone() };
@@ -100,7 +102,7 @@ impl Part {
     }
 
     fn len(&self, winograd: &Winograd) -> usize {
-        AREA * self.point(winograd)
+        winograd.area() * self.point(winograd)
     }
 
     /// Where the sums of a depth tap and a channel begin, at the first point.
@@ -124,7 +126,8 @@ impl<'a, N: Element> Gradient<'a, N> {
     fn new<P: Transformed>(isa: Isa, winograd: &'a Winograd, x: &'a [N], dy: &'a [N]) -> Self {
         let (depth, most) = (winograd.depth(), TILES / size_of::<P>());
         let tiles = P::room(winograd.len().div_ceil(winograd.len().div_ceil(most).max(1)).max(1));
-        let layout = Layout { tiles, pitch: depth + VECTOR, blocks: 1, block: depth, side: P::SIDE };
+        let area = winograd.area();
+        let layout = Layout { area, tiles, pitch: depth + VECTOR, blocks: 1, block: depth, side: P::SIDE };
         let range = |i: usize| i * tiles..((i + 1) * tiles).min(winograd.len());
         let blocks = tasks::map(winograd.len().div_ceil(tiles), |i| winograd.block(range(i)));
         Gradient { isa, winograd, x, dy, layout, blocks }
@@ -132,7 +135,7 @@ impl<'a, N: Element> Gradient<'a, N> {
 
     /// Numbers of both operands in a block of tiles.
     fn block_len(&self) -> usize {
-        self.layout.len() + AREA * self.gradient_point()
+        self.layout.len() + self.layout.area * self.gradient_point()
     }
 
     /// Numbers of the transformed output gradient from one point to the next: `[panel, tile, columns]`.
@@ -189,14 +192,14 @@ impl<'a, N: Element> Gradient<'a, N> {
                     pixels: std::array::from_fn(|i| std::array::from_fn(|j| pixel(i, j))),
                     out,
                     columns: self.isa.columns(),
-                    gradients: gradients.at(0, AREA * self.gradient_point()),
+                    gradients: gradients.at(0, self.layout.area * self.gradient_point()),
                     tile,
-                    extent: place.points,
+                    grid: place.grid,
                     panel: self.layout.tiles * self.isa.columns(),
                     point: self.gradient_point(),
                 };
                 // SAFETY: each pixel holds the output channels, and the tile's points are this task's.
-                unsafe { lanes::run(self.isa, kernel) }
+                unsafe { lanes::run(self.isa, OnGrid(kernel)) }
             }
         });
     }
@@ -266,15 +269,16 @@ impl<'a, N: Element> Gradient<'a, N> {
                     for channel in first..first + VECTOR {
                         let start = all.at(tap, channel) + part.out.start - all.out.start;
                         let kernel = TransformSums {
-                            sums: sums.at(start, (AREA - 1) * all.point(self.winograd) + out),
+                            sums: sums.at(start, (self.winograd.area() - 1) * all.point(self.winograd) + out),
+                            grid: Grid::filled(self.winograd.points),
                             point: all.point(self.winograd),
                             out,
                             filters: filters[((channel - first) * volume + tap * TAPS * TAPS) * out..].as_mut_ptr(),
                             tap: out,
                         };
-                        // SAFETY: the 36 points are there and nobody writes them any more, and `filters` has
-                        // space for the taps of the channel.
-                        unsafe { lanes::run(self.isa, kernel) }
+                        // SAFETY: the points are there and nobody writes them any more, and `filters` has space for
+                        // the taps of the channel.
+                        unsafe { lanes::run(self.isa, OnGrid(kernel)) }
                     }
                 }
                 let pitch = channels * volume;
@@ -293,40 +297,31 @@ struct TransformGradient<N, P> {
     columns: usize,
     gradients: *mut P,
     tile: usize,
-    /// Points along height and width.
-    extent: [usize; 2],
+    grid: Grid,
     /// Numbers from one panel to the next, and from one point to the next.
     panel: usize,
     point: usize,
 }
 
-impl<N: Element, P: Transformed> TransformGradient<N, P> {
+impl<N: Element, P: Transformed> TileKernel for TransformGradient<N, P> {
+    fn grid(&self) -> Grid {
+        self.grid
+    }
+
     /// # Safety
-    /// As of [`Kernel::run`], and the CPU has the instructions of `L`.
+    /// `out` numbers, a multiple of [`VECTOR`], lie at each pixel, and there is space for the points.
     #[inline(always)]
-    unsafe fn run_with<L: Lanes>(&self, extent: [usize; 2]) {
+    unsafe fn run_on<L: Lanes>(&self, grid: Grid) {
         // SAFETY: the caller's promise.
         unsafe {
             for channel in (0..self.out).step_by(L::WIDTH) {
                 let tile = transform::load_pixels(&self.pixels, channel);
-                let values = of_tile::<transform::OutputTransposed, L, OUTPUTS, POINTS>(extent, tile);
+                let values = of_tile::<transform::OutputTransposed, L, OUTPUTS, POINTS>(grid, tile);
                 let panel = channel / self.columns * self.panel;
                 let line = self.tile / P::SIDE * self.columns + channel % self.columns;
                 let to = self.gradients.add(panel + line * P::SIDE);
-                transform::put(&values, extent.map(kept), to, self.point, self.tile % P::SIDE);
+                transform::put_points(grid, &values, to, self.point, self.tile % P::SIDE);
             }
-        }
-    }
-}
-
-impl<N: Element, P: Transformed> Kernel for TransformGradient<N, P> {
-    /// # Safety
-    /// `out` numbers, a multiple of [`VECTOR`], lie at each pixel, and there is space for the points.
-    #[inline(always)]
-    unsafe fn run<L: Lanes>(self) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            if self.extent == [POINTS; 2] { self.run_with::<L>([POINTS; 2]) } else { self.run_with::<L>(self.extent) }
         }
     }
 }
@@ -334,6 +329,7 @@ impl<N: Element, P: Transformed> Kernel for TransformGradient<N, P> {
 /// Transforms the sums of one channel under one depth tap back into filters.
 struct TransformSums {
     sums: *const f32,
+    grid: Grid,
     point: usize,
     out: usize,
     filters: *mut f32,
@@ -341,17 +337,21 @@ struct TransformSums {
     tap: usize,
 }
 
-impl Kernel for TransformSums {
+impl TileKernel for TransformSums {
+    fn grid(&self) -> Grid {
+        self.grid
+    }
+
     /// # Safety
-    /// 36 points of `out` numbers, a multiple of [`VECTOR`], lie at `sums`, and there is space for nine taps.
+    /// Points of `out` numbers, a multiple of [`VECTOR`], lie at `sums`, and there is space for nine taps.
     #[inline(always)]
-    unsafe fn run<L: Lanes>(self) {
+    unsafe fn run_on<L: Lanes>(&self, grid: Grid) {
         // SAFETY: the caller's promise.
         unsafe {
             for channel in (0..self.out).step_by(L::WIDTH) {
-                let points = transform::load([0..POINTS, 0..POINTS], self.sums.add(channel), self.point as isize);
+                let points = transform::load_points(grid, self.sums.add(channel), self.point);
                 let taps = in_both_axes::<transform::FilterTransposed, L, POINTS, TAPS>(points);
-                transform::store(&taps, [0..TAPS, 0..TAPS], self.filters.add(channel), self.tap);
+                transform::store(&taps, self.filters.add(channel), self.tap);
             }
         }
     }
