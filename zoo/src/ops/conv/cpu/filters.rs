@@ -39,7 +39,7 @@ pub(crate) fn forget_kept_filters() {
 pub(super) enum Form {
     /// Packed for the direct sum: as which numbers of panels, and for which reduction.
     Direct(Isa, TypeId, Reduction),
-    /// Transformed for Winograd's: into which numbers of panels, and the panels of a chunk.
+    /// Transformed for Winograd's: into which numbers of panels, how many points along an axis, and the panels of a chunk.
     Winograd(Isa, TypeId, usize, usize),
 }
 

@@ -1,7 +1,7 @@
 //! Kernels of 3x3 with stride 1 (3D: of any depth) by Winograd's F(4x4, 3x3): a tile of 6x6 inputs is
 //! transformed into 36 points, at each of which a tile's channels are multiplied with a matrix; the transform
 //! back gives 4x4 outputs. That takes 36 products instead of 144. Where a map is no multiple of four, the last tiles have
-//! fewer outputs, and fewer points.
+//! fewer outputs, and fewer points; where there are few tiles, all have, because their filters are the large operand.
 //!
 //! The shape is that of the direct engine: the gather transforms, the micro-kernel multiplies, the epilogue
 //! transforms back. The rounding error is about three times that of the direct sum.
@@ -23,7 +23,7 @@ use crate::ops::parallel::{Disjoint, part, with_scratch, with_scratch_of};
 use crate::ops::tasks;
 use std::any::TypeId;
 use std::ops::Range;
-use transform::{FEW_POINTS, Grid, OUTPUTS, OnGrid, POINTS, TAPS, TileKernel, in_both_axes, of_tile, points_of};
+use transform::{FEW_POINTS, Grid, OUTPUTS, OnGrid, POINTS, TAPS, TileKernel, in_both_axes, points_of};
 
 /// Channels are handled in whole vectors of the widest registers.
 const VECTOR: usize = 16;
@@ -215,7 +215,7 @@ struct Block {
 
 impl Block {
     /// The tiles that have `point`.
-    fn with(&self, point: usize) -> Range<usize> {
+    fn tiles_with(&self, point: usize) -> Range<usize> {
         match self.last.lacks(point) {
             [false, false] => 0..self.ends[3],
             [false, true] => self.ends[0]..self.ends[2],
@@ -332,7 +332,7 @@ pub(super) fn pass<N: Element, P: Transformed>(
         });
         return;
     }
-    let of_tiles: Vec<Block> = (0..all_blocks).map(|i| winograd.block(range(i))).collect();
+    let tile_blocks: Vec<Block> = (0..all_blocks).map(|i| winograd.block(range(i))).collect();
     // As many blocks of tiles at a time as fit into the last-level cache.
     let group = (SHARED_POINTS / size_of::<P>() / layout.len()).clamp(1, all_blocks.max(1));
     // Filters that are read once only are transformed by the task that reads them, and stay in its cache.
@@ -343,7 +343,7 @@ pub(super) fn pass<N: Element, P: Transformed>(
             let blocks = first..(first + group).min(all_blocks);
             with_scratch_of(blocks.len() * layout.len(), |points: &mut [P]| {
                 tasks::for_each_chunk(points, layout.len(), |i, points| {
-                    let (block, points) = (&of_tiles[first + i], Disjoint::new(points));
+                    let (block, points) = (&tile_blocks[first + i], Disjoint::new(points));
                     layout.in_parts(PARTS, block.places.len(), |tiles| task.transform(block, tiles, points));
                 });
                 let of_block = |i: usize| &points[(i - first) * layout.len()..][..layout.len()];
@@ -352,7 +352,7 @@ pub(super) fn pass<N: Element, P: Transformed>(
                         with_scratch_of(chunk_len, |transformed: &mut [P]| {
                             transform_chunk(chunk, transformed);
                             for i in blocks.clone() {
-                                task.multiply(&of_tiles[i], of_block(i), &of_chunk(chunk), transformed, &[]);
+                                task.multiply(&tile_blocks[i], of_block(i), &of_chunk(chunk), transformed, &[]);
                             }
                         });
                     });
@@ -360,7 +360,7 @@ pub(super) fn pass<N: Element, P: Transformed>(
                     tasks::for_each(blocks.len() * chunks, |i| {
                         let (i, chunk) = (blocks.start + i % blocks.len(), i / blocks.len());
                         let transformed = &transformed[chunk * chunk_len..];
-                        task.multiply(&of_tiles[i], of_block(i), &of_chunk(chunk), transformed, &[]);
+                        task.multiply(&tile_blocks[i], of_block(i), &of_chunk(chunk), transformed, &[]);
                     });
                 }
             });
@@ -484,7 +484,7 @@ impl<P: Transformed> TileKernel for TransformFilters<P> {
                 let line = self.transformed.add(source / P::SIDE * P::SIDE * self.columns);
                 for column in (0..self.columns).step_by(L::WIDTH) {
                     let taps = transform::load(self.taps.add(source * self.source + column), self.step);
-                    let points = in_both_axes::<transform::Filter, L, TAPS, POINTS>(taps);
+                    let points = in_both_axes::<transform::Filter, L, TAPS, POINTS>(grid, taps);
                     transform::put_points(grid, &points, line.add(column * P::SIDE), self.point, source % P::SIDE);
                 }
             }
@@ -541,14 +541,14 @@ impl<N: Element> PassTask<'_, N> {
         let distances: Vec<usize> = (0..tiles).map(|tile| tile * pitch).collect();
         let pieces_of = |tiles: &Range<usize>| tiles.len().div_ceil(self.isa.rows());
         let area = self.winograd.area();
-        let pieces: usize = (0..area).map(|point| pieces_of(&block.with(point))).sum();
+        let pieces: usize = (0..area).map(|point| pieces_of(&block.tiles_with(point))).sum();
         let turns = upcoming.len() + 1;
         let calls = (pieces * panels.len() * depth.div_ceil(self.layout.block)).div_ceil(turns);
         let mut call = 0;
         with_scratch(area * tiles * pitch, |products| {
             for point in 0..area {
                 let products = &mut products[point * tiles * pitch..][..tiles * pitch];
-                let with_point = block.with(point);
+                let with_point = block.tiles_with(point);
                 let pieces = pieces_of(&with_point);
                 for panel in panels.clone() {
                     let line = (panel - panels.start) * depth;
@@ -692,7 +692,7 @@ impl<N: Element, P: Transformed> TileKernel for TransformSource<'_, N, P> {
             let point = self.layout.point();
             for channel in (0..self.channels).step_by(L::WIDTH) {
                 let tile = transform::load_pixels(&self.pixels, channel);
-                let values = of_tile::<transform::Input, L, POINTS, POINTS>(grid, tile);
+                let values = in_both_axes::<transform::Input, L, POINTS, POINTS>(grid, tile);
                 let points = self.points.add(self.layout.at(self.tile, self.reduction + channel));
                 match self.layout.side {
                     1 => transform::store_points(grid, &values, points, point),
@@ -735,7 +735,7 @@ impl<N: Element> TileKernel for TransformBack<N> {
         unsafe {
             for channel in (0..self.channels).step_by(L::WIDTH) {
                 let points = transform::load_points(grid, self.products.add(channel), self.point);
-                let outputs = of_tile::<transform::Output, L, POINTS, OUTPUTS>(grid, points);
+                let outputs = in_both_axes::<transform::Output, L, POINTS, OUTPUTS>(grid, points);
                 for (i, row) in outputs.iter().enumerate().take(self.extent[0]) {
                     for (j, value) in row.iter().enumerate().take(self.extent[1]) {
                         let at = self.first + i * self.row + j * self.pixel + channel;

@@ -37,37 +37,37 @@ const SCALE_B: f32 = (1.0 / (2.0 * 1.890_625 * (1.890_625 - 0.390_625))) as f32;
 /// A transform along one axis. Its code is inlined into a function that has the instructions of `L`; no closure
 /// may stand between the two, because a closure does not inherit them.
 pub(super) trait Transform<const N: usize, const M: usize> {
+    /// Of a tile of so many points. What is behind those that it has is not read, and becomes zero.
+    ///
     /// # Safety
     /// The CPU has the instructions of `L`.
-    unsafe fn apply<L: Lanes>(x: [L; N]) -> [L; M];
+    unsafe fn apply<L: Lanes>(points: usize, x: [L; N]) -> [L; M];
 }
 
-/// A transform of tiles, which may have fewer points along an axis.
-pub(super) trait OfTiles<const N: usize, const M: usize>: Transform<N, M> {
-    /// Of a tile of five points; the numbers behind what it has are not read, or zero.
-    ///
+/// A [`Transform`] of tiles, which have six, five or four points. Filters have what the tiles have together.
+trait OfTiles<const N: usize, const M: usize> {
     /// # Safety
     /// The CPU has the instructions of `L`.
-    unsafe fn apply_five<L: Lanes>(x: [L; N]) -> [L; M];
+    unsafe fn six<L: Lanes>(x: [L; N]) -> [L; M];
 
-    /// Of a tile of four points, likewise.
-    ///
     /// # Safety
     /// The CPU has the instructions of `L`.
-    unsafe fn apply_four<L: Lanes>(x: [L; N]) -> [L; M];
+    unsafe fn five<L: Lanes>(x: [L; N]) -> [L; M];
 
-    /// Of a tile of so many points.
-    ///
     /// # Safety
     /// The CPU has the instructions of `L`.
+    unsafe fn four<L: Lanes>(x: [L; N]) -> [L; M];
+}
+
+impl<T: OfTiles<N, M>, const N: usize, const M: usize> Transform<N, M> for T {
     #[inline(always)]
-    unsafe fn apply_to<L: Lanes>(points: usize, x: [L; N]) -> [L; M] {
+    unsafe fn apply<L: Lanes>(points: usize, x: [L; N]) -> [L; M] {
         // SAFETY: the caller's promise.
         unsafe {
             match points {
-                4 => Self::apply_four(x),
-                5 => Self::apply_five(x),
-                _ => Self::apply(x),
+                FEW_POINTS => T::four(x),
+                5 => T::five(x),
+                _ => T::six(x),
             }
         }
     }
@@ -261,41 +261,12 @@ pub(super) unsafe fn load_pixels<E: Element, L: Lanes, const N: usize>(
     }
 }
 
-/// A transform of the columns, then of the rows.
+/// A transform of the columns, then of the rows, of a tile that has some of the points.
 ///
 /// # Safety
 /// The CPU has the instructions of `L`.
 #[inline(always)]
 pub(super) unsafe fn in_both_axes<T: Transform<N, M>, L: Lanes, const N: usize, const M: usize>(
-    x: [[L; N]; N],
-) -> [[L; M]; M] {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let zero = L::splat(0.0);
-        let mut columns = [[zero; N]; M];
-        for j in 0..N {
-            let mut column = [zero; N];
-            for (value, row) in column.iter_mut().zip(&x) {
-                *value = row[j];
-            }
-            for (value, row) in T::apply(column).iter().zip(&mut columns) {
-                row[j] = *value;
-            }
-        }
-        let mut rows = [[zero; M]; M];
-        for (row, column) in rows.iter_mut().zip(&columns) {
-            *row = T::apply(*column);
-        }
-        rows
-    }
-}
-
-/// [`in_both_axes`], of a tile that has some of the points.
-///
-/// # Safety
-/// The CPU has the instructions of `L`.
-#[inline(always)]
-pub(super) unsafe fn of_tile<T: OfTiles<N, M>, L: Lanes, const N: usize, const M: usize>(
     grid: Grid,
     x: [[L; N]; N],
 ) -> [[L; M]; M] {
@@ -308,13 +279,13 @@ pub(super) unsafe fn of_tile<T: OfTiles<N, M>, L: Lanes, const N: usize, const M
             for (value, row) in column.iter_mut().zip(&x) {
                 *value = row[j];
             }
-            for (value, row) in T::apply_to(grid.of_tile[0], column).iter().zip(&mut columns) {
+            for (value, row) in T::apply(grid.of_tile[0], column).iter().zip(&mut columns) {
                 row[j] = *value;
             }
         }
         let mut rows = [[zero; M]; M];
         for (row, column) in rows.iter_mut().zip(&columns) {
-            *row = T::apply_to(grid.of_tile[1], *column);
+            *row = T::apply(grid.of_tile[1], *column);
         }
         rows
     }
@@ -323,9 +294,9 @@ pub(super) unsafe fn of_tile<T: OfTiles<N, M>, L: Lanes, const N: usize, const M
 /// `B^T d`.
 pub(super) struct Input;
 
-impl Transform<POINTS, POINTS> for Input {
+impl OfTiles<POINTS, POINTS> for Input {
     #[inline(always)]
-    unsafe fn apply<L: Lanes>(d: [L; POINTS]) -> [L; POINTS] {
+    unsafe fn six<L: Lanes>(d: [L; POINTS]) -> [L; POINTS] {
         // SAFETY: the caller's promise.
         unsafe {
             let (even_a, odd_a) =
@@ -342,11 +313,9 @@ impl Transform<POINTS, POINTS> for Input {
             ]
         }
     }
-}
 
-impl OfTiles<POINTS, POINTS> for Input {
     #[inline(always)]
-    unsafe fn apply_five<L: Lanes>(d: [L; POINTS]) -> [L; POINTS] {
+    unsafe fn five<L: Lanes>(d: [L; POINTS]) -> [L; POINTS] {
         // SAFETY: the caller's promise.
         unsafe {
             let even_a = d[2].add_product(L::splat(-B2), d[0]).mul(L::splat(A2));
@@ -365,7 +334,7 @@ impl OfTiles<POINTS, POINTS> for Input {
     }
 
     #[inline(always)]
-    unsafe fn apply_four<L: Lanes>(d: [L; POINTS]) -> [L; POINTS] {
+    unsafe fn four<L: Lanes>(d: [L; POINTS]) -> [L; POINTS] {
         // SAFETY: the caller's promise.
         unsafe {
             let (even, odd) = (d[2].mul(L::splat(B2 - A2)), d[1].mul(L::splat(B * (B2 - A2))));
@@ -385,9 +354,9 @@ impl OfTiles<POINTS, POINTS> for Input {
 /// `A^T m`.
 pub(super) struct Output;
 
-impl Transform<POINTS, OUTPUTS> for Output {
+impl OfTiles<POINTS, OUTPUTS> for Output {
     #[inline(always)]
-    unsafe fn apply<L: Lanes>(m: [L; POINTS]) -> [L; OUTPUTS] {
+    unsafe fn six<L: Lanes>(m: [L; POINTS]) -> [L; OUTPUTS] {
         // SAFETY: the caller's promise.
         unsafe {
             let (sum_a, difference_a) = (m[4].add(m[5]), m[4].sub(m[5]));
@@ -400,11 +369,9 @@ impl Transform<POINTS, OUTPUTS> for Output {
             ]
         }
     }
-}
 
-impl OfTiles<POINTS, OUTPUTS> for Output {
     #[inline(always)]
-    unsafe fn apply_five<L: Lanes>(m: [L; POINTS]) -> [L; OUTPUTS] {
+    unsafe fn five<L: Lanes>(m: [L; POINTS]) -> [L; OUTPUTS] {
         // SAFETY: the caller's promise.
         unsafe {
             let (sum_a, difference_a) = (m[4].add(m[5]), m[4].sub(m[5]));
@@ -419,7 +386,7 @@ impl OfTiles<POINTS, OUTPUTS> for Output {
     }
 
     #[inline(always)]
-    unsafe fn apply_four<L: Lanes>(m: [L; POINTS]) -> [L; OUTPUTS] {
+    unsafe fn four<L: Lanes>(m: [L; POINTS]) -> [L; OUTPUTS] {
         // SAFETY: the caller's promise.
         unsafe {
             let (sum, difference) = (m[1].add(m[2]), m[1].sub(m[2]));
@@ -434,7 +401,7 @@ pub(super) struct Filter;
 
 impl Transform<TAPS, POINTS> for Filter {
     #[inline(always)]
-    unsafe fn apply<L: Lanes>(g: [L; TAPS]) -> [L; POINTS] {
+    unsafe fn apply<L: Lanes>(_: usize, g: [L; TAPS]) -> [L; POINTS] {
         // SAFETY: the caller's promise.
         unsafe {
             let (even_a, odd_a) =
@@ -456,9 +423,9 @@ impl Transform<TAPS, POINTS> for Filter {
 /// `A y`: the transpose of [`Output`].
 pub(super) struct OutputTransposed;
 
-impl Transform<OUTPUTS, POINTS> for OutputTransposed {
+impl OfTiles<OUTPUTS, POINTS> for OutputTransposed {
     #[inline(always)]
-    unsafe fn apply<L: Lanes>(y: [L; OUTPUTS]) -> [L; POINTS] {
+    unsafe fn six<L: Lanes>(y: [L; OUTPUTS]) -> [L; POINTS] {
         // SAFETY: the caller's promise.
         unsafe {
             let (even_a, odd_a) =
@@ -468,11 +435,9 @@ impl Transform<OUTPUTS, POINTS> for OutputTransposed {
             [y[0], even_b.add(odd_b), even_b.sub(odd_b), y[3], even_a.add(odd_a), even_a.sub(odd_a)]
         }
     }
-}
 
-impl OfTiles<OUTPUTS, POINTS> for OutputTransposed {
     #[inline(always)]
-    unsafe fn apply_five<L: Lanes>(y: [L; OUTPUTS]) -> [L; POINTS] {
+    unsafe fn five<L: Lanes>(y: [L; OUTPUTS]) -> [L; POINTS] {
         // SAFETY: the caller's promise.
         unsafe {
             let (even_a, odd_a) = (y[0].add_product(L::splat(A2), y[2]), y[1].mul(L::splat(A)));
@@ -482,7 +447,7 @@ impl OfTiles<OUTPUTS, POINTS> for OutputTransposed {
     }
 
     #[inline(always)]
-    unsafe fn apply_four<L: Lanes>(y: [L; OUTPUTS]) -> [L; POINTS] {
+    unsafe fn four<L: Lanes>(y: [L; OUTPUTS]) -> [L; POINTS] {
         // SAFETY: the caller's promise.
         unsafe {
             let (odd, zero) = (y[1].mul(L::splat(B)), L::splat(0.0));
@@ -496,7 +461,7 @@ pub(super) struct FilterTransposed;
 
 impl Transform<POINTS, TAPS> for FilterTransposed {
     #[inline(always)]
-    unsafe fn apply<L: Lanes>(u: [L; POINTS]) -> [L; TAPS] {
+    unsafe fn apply<L: Lanes>(_: usize, u: [L; POINTS]) -> [L; TAPS] {
         // SAFETY: the caller's promise.
         unsafe {
             let (sum_a, difference_a) = (u[4].add(u[5]).mul(L::splat(SCALE_A)), u[4].sub(u[5]).mul(L::splat(SCALE_A)));

@@ -3,7 +3,7 @@
 
 use super::super::panel::Transformed;
 use super::super::tile::{Ahead, Tile};
-use super::transform::{self, Grid, OUTPUTS, OnGrid, POINTS, TAPS, TileKernel, in_both_axes, of_tile};
+use super::transform::{self, Grid, OUTPUTS, OnGrid, POINTS, TAPS, TileKernel, in_both_axes};
 use super::{Block, Layout, VECTOR, Winograd, transform_source};
 use crate::ops::Isa;
 use crate::ops::lanes::{self, Element, Lanes};
@@ -218,7 +218,7 @@ impl<'a, N: Element> Gradient<'a, N> {
         upcoming: &[&[N]],
     ) {
         // A block that has no tile with this point adds nothing, and if it is the first one, zeros.
-        let with_point = self.blocks[block].with(point);
+        let with_point = self.blocks[block].tiles_with(point);
         let (columns, tiles) = (self.isa.columns(), P::room(with_point.len()));
         let (points, gradients) = operands.split_at(self.layout.len());
         let (points, gradients) = (&points[point * self.layout.point()..], &gradients[point * self.gradient_point()..]);
@@ -316,7 +316,7 @@ impl<N: Element, P: Transformed> TileKernel for TransformGradient<N, P> {
         unsafe {
             for channel in (0..self.out).step_by(L::WIDTH) {
                 let tile = transform::load_pixels(&self.pixels, channel);
-                let values = of_tile::<transform::OutputTransposed, L, OUTPUTS, POINTS>(grid, tile);
+                let values = in_both_axes::<transform::OutputTransposed, L, OUTPUTS, POINTS>(grid, tile);
                 let panel = channel / self.columns * self.panel;
                 let line = self.tile / P::SIDE * self.columns + channel % self.columns;
                 let to = self.gradients.add(panel + line * P::SIDE);
@@ -350,7 +350,7 @@ impl TileKernel for TransformSums {
         unsafe {
             for channel in (0..self.out).step_by(L::WIDTH) {
                 let points = transform::load_points(grid, self.sums.add(channel), self.point);
-                let taps = in_both_axes::<transform::FilterTransposed, L, POINTS, TAPS>(points);
+                let taps = in_both_axes::<transform::FilterTransposed, L, POINTS, TAPS>(grid, points);
                 transform::store(&taps, self.filters.add(channel), self.tap);
             }
         }
