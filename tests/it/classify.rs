@@ -109,18 +109,20 @@ fn bf16_learns_as_f32_does() {
     assert!(!weights["conv1.weight"].iter().all(rounded), "the parameters are f32");
 }
 
-/// Winograd's method, products in parts and the direct sum round differently, and learn the same.
+/// Winograd's method, products in parts and the direct sum round differently, and learn the same. A step makes a hundred times
+/// as much of a difference, since ReLUs let other gradients through: what the first ones say is close, the last ones similar.
 #[test]
 fn exact_convolutions_change_bits_alone() {
     let (fast, exact) = (epoch(&experiment(&["exact=false"])), epoch(&experiment(&["exact=true"])));
     assert_eq!(exact, epoch(&experiment(&["exact=true", "grad_checkpointing=true"])));
     assert_ne!(fast, exact);
-    for (fast, exact) in fast.0.iter().zip(&exact.0) {
-        let (fast, exact) = (f64::from_bits(*fast), f64::from_bits(*exact));
-        assert!(
-            (fast - exact).abs() <= if has_amx() { 4e-2 } else { 1e-2 } * exact.abs(),
-            "{fast} is far from {exact}"
-        );
+    let bounds = if has_amx() { [4e-2, 4e-2, 0.1, 0.1, 0.1] } else { [1e-5, 1e-3, 0.1, 0.1, 0.1] };
+    // The loss and the gradient's norm of each step.
+    for (step, bound) in bounds.into_iter().enumerate() {
+        for i in [2 * step, 2 * step + 1] {
+            let (fast, exact) = (f64::from_bits(fast.0[i]), f64::from_bits(exact.0[i]));
+            assert!((fast - exact).abs() <= bound * exact.abs(), "{fast} is far from {exact} in step {step}");
+        }
     }
 }
 
