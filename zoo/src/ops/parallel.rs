@@ -79,7 +79,7 @@ pub(crate) unsafe fn output<N>(len: usize, write: impl FnOnce(Disjoint<N>)) -> R
 }
 
 /// Bytes of a cache line, so that no vector access of a scratch buffer crosses one.
-const LINE: usize = 64;
+pub(crate) const LINE: usize = 64;
 
 /// Numbers of any type that begin at a cache line.
 #[derive(Debug, Default)]

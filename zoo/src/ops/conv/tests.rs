@@ -205,6 +205,8 @@ fn larger() -> Vec<Case<2>> {
         ([5, 19, 23, 48], [80, 48, 3, 3], same),
         ([7, 29, 29, 160], [144, 160, 3, 3], same),
         ([9, 18, 18, 272], [64, 272, 3, 3], Geometry { padding: [2, 1], ..Geometry::default() }),
+        // AMX: tasks of several images, the last one of fewer, and with channels that are no whole steps.
+        ([11, 7, 7, 500], [40, 500, 3, 3], same),
     ];
     cases.map(|(x, weight, geometry)| Case { x: x.to_vec(), weight: weight.to_vec(), geometry }).to_vec()
 }

@@ -17,6 +17,7 @@ use crate::ops::lanes::{Element, Lanes};
 use candle_core::DType;
 use half::bf16;
 pub(super) use number::Parts;
+use number::ROW_BYTES;
 use std::arch::asm;
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
@@ -34,22 +35,61 @@ const EDGE: usize = 2 * SIDE;
 
 /// `sums[32, 32] (+)= a[32, depth] * b[depth, 32]`.
 #[derive(Clone, Copy)]
+#[repr(C)]
 pub(in super::super) struct Product<'a, P> {
     /// Tiles of rows, one or two; what lies in `sums` behind them becomes any number.
     row_tiles: usize,
-    a: Rows<'a, P>,
+    a: Rows<P>,
     /// Lines of [`EDGE`] columns.
     b: *const P,
-    sums: *mut f32,
-    /// Numbers from one row of sums to the next.
-    pitch: usize,
+    /// What of both is multiplied, one after the other.
+    steps: &'a [Steps],
+    sums: Sums,
     /// Add to the sums rather than overwrite them.
     accumulate: bool,
+    ahead: Ahead<'a>,
+}
+
+/// Where the sums of two tiles of rows lie.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Sums {
+    above: *mut f32,
+    below: *mut f32,
+    /// Bytes from one row to the next.
+    pitch: usize,
+}
+
+impl Sums {
+    /// From `first` on, `pitch` numbers a row.
+    fn at(first: *mut f32, pitch: usize) -> Self {
+        Sums { above: first, below: first.wrapping_add(SIDE * pitch), pitch: pitch * size_of::<f32>() }
+    }
+}
+
+/// Cache lines that are fetched meanwhile, two of either place a step: the sums leave the memory idle.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Ahead<'a> {
+    /// Where they lie in both places, in bytes: two for each step.
+    lines: &'a [usize],
+    places: [*const u8; 2],
+}
+
+impl Ahead<'_> {
+    /// What the longest call fetches of a place.
+    const MOST: usize = 2 * ROW_BYTES / (STEPS * size_of::<bf16>());
+
+    /// A line that is there anyway.
+    fn nothing(at: *const u8) -> Self {
+        Ahead { lines: &[0; Self::MOST], places: [at; 2] }
+    }
 }
 
 /// Two tiles of rows, wherever they lie: all distances are bytes.
 #[derive(Clone, Copy)]
-struct Rows<'a, P> {
+#[repr(C)]
+struct Rows<P> {
     first: *const P,
     /// From the first tile's first row to that of the second.
     below: isize,
@@ -57,19 +97,28 @@ struct Rows<'a, P> {
     pitch: usize,
     /// From the first parts of numbers to the second ones.
     part: usize,
-    /// Where each [`STEPS`] steps of the reduction lie, counted from a row's beginning.
-    steps: &'a [usize],
+}
+
+/// Where [`STEPS`] steps of the reduction lie, in bytes.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(in super::super) struct Steps {
+    /// From the beginning of a row.
+    a: usize,
+    /// From the first line.
+    b: usize,
 }
 
 /// A number of panels that AMX multiplies.
 pub(in super::super) trait Tiled: Panel {
-    /// Where the steps lie in rows at [`Panel::PITCH`].
-    const IN_ORDER: &'static [usize];
+    /// Steps that follow one another in rows at [`Panel::PITCH`], and in lines.
+    const IN_ORDER: &'static [Steps];
 
     /// Rows of `a` that are read again and again should be `KEPT` in the first-level cache.
     ///
     /// # Safety
-    /// The thread holds [`Tiles`], and the pointers are good for all rows and columns of the tiles.
+    /// The thread holds [`Tiles`], the pointers are good for all rows and columns of the tiles, and there are lines to fetch for
+    /// all steps.
     unsafe fn run<const KEPT: bool>(product: Product<Self>);
 }
 
@@ -99,15 +148,22 @@ pub(in super::super) trait TiledOf<N: Map>: Tiled + Of<N> {
     fn first_part(numbers: &[Self], at: usize) -> *const Self;
 }
 
-/// Distances of `bytes` each.
-const fn multiples<const N: usize>(bytes: usize) -> [usize; N] {
-    let mut multiples = [0; N];
+/// As many as one call takes, of numbers of `size` bytes.
+const fn in_order<const N: usize>(size: usize) -> [Steps; N] {
+    let mut steps = [Steps { a: 0, b: 0 }; N];
     let mut i = 0;
     while i < N {
-        multiples[i] = i * bytes;
+        steps[i] = Steps::of(size, i * STEPS, i * STEPS);
         i += 1;
     }
-    multiples
+    steps
+}
+
+impl Steps {
+    /// From number `a` of a row, and line `b`, on, of numbers of `size` bytes.
+    const fn of(size: usize, a: usize, b: usize) -> Steps {
+        Steps { a: a * size, b: b * EDGE * size }
+    }
 }
 
 /// Writes all channels of the positions that `walk` visits.
@@ -119,17 +175,18 @@ pub(super) fn pass<N: Map, P: TiledOf<N> + Of<f32>>(
     operands: Operands<N>,
 ) {
     let slabs = Slabs::new(isa, problem, pass);
-    match Window::of(walk, slabs.source, size_of::<P>()) {
+    match Window::of(walk, &slabs, size_of::<P>()) {
         Some(window) => window::pass::<N, P>(isa, problem, pass, &slabs, &window, operands),
         None => super::pass::dense::<N, P>(isa, problem, pass, walk, operands),
     }
 }
 
 /// The registers 0 to 3 are the sums, those of the second rows from 2 on; 4 and 5 are tiles of `a`, 6 and 7 of `b`. The lines that
-/// are given take one step, of which the first tile of `a` lies at `t`.
+/// are given take one step, of which the first tile of `a` lies at `t`, and `b` at `b_t`.
 macro_rules! product {
     ($product:ident, $b_line:literal, $step:expr) => {
         asm!(
+            "mov {b_t}, [{product} + {row}]",
             "test {t:e}, {t:e}",
             "jnz 3f",
             "tilezero tmm0",
@@ -138,35 +195,54 @@ macro_rules! product {
             "tilezero tmm3",
             "jmp 2f",
             "3:",
-            "tileloadd tmm0, [{sums} + {row}]",
-            "tileloadd tmm1, [{sums} + {row} + 64]",
-            "tileloadd tmm2, [{below_sums} + {row}]",
-            "tileloadd tmm3, [{below_sums} + {row} + 64]",
+            "mov {t}, [{product} + {above_sums}]",
+            "tileloadd tmm0, [{t} + {b_t}]",
+            "tileloadd tmm1, [{t} + {b_t} + 64]",
+            "mov {t}, [{product} + {below_sums}]",
+            "tileloadd tmm2, [{t} + {b_t}]",
+            "tileloadd tmm3, [{t} + {b_t} + 64]",
             "2:",
-            "mov {t}, [{table}]",
+            "mov {t}, [{steps}]",
             "add {t}, {a}",
+            "mov {b_t}, [{steps} + 8]",
+            "add {b_t}, {b}",
             $step,
+            "mov {t}, [{ahead}]",
+            "prefetcht0 [{place} + {t}]",
+            "prefetcht0 [{other} + {t}]",
+            "mov {t}, [{ahead} + 8]",
+            "prefetcht0 [{place} + {t}]",
+            "prefetcht0 [{other} + {t}]",
+            // What some steps have no use for.
             "/* {below} {part} */",
-            "add {table}, 8",
-            concat!("add {b}, 16 * ", $b_line),
-            "dec {steps}",
+            "add {ahead}, 16",
+            "add {steps}, 16",
+            "dec {count}",
             "jnz 2b",
-            "tilestored [{sums} + {row}], tmm0",
-            "tilestored [{sums} + {row} + 64], tmm1",
-            "tilestored [{below_sums} + {row}], tmm2",
-            "tilestored [{below_sums} + {row} + 64], tmm3",
+            "mov {b_t}, [{product} + {row}]",
+            "mov {t}, [{product} + {above_sums}]",
+            "tilestored [{t} + {b_t}], tmm0",
+            "tilestored [{t} + {b_t} + 64], tmm1",
+            "mov {t}, [{product} + {below_sums}]",
+            "tilestored [{t} + {b_t}], tmm2",
+            "tilestored [{t} + {b_t} + 64], tmm3",
+            product = in(reg) &raw const $product,
+            below = const std::mem::offset_of!(Product<Self>, a.below),
+            part = const std::mem::offset_of!(Product<Self>, a.part),
+            above_sums = const std::mem::offset_of!(Product<Self>, sums.above),
+            below_sums = const std::mem::offset_of!(Product<Self>, sums.below),
+            row = const std::mem::offset_of!(Product<Self>, sums.pitch),
             a = in(reg) $product.a.first,
-            below = in(reg) $product.a.below,
             pitch = in(reg) $product.a.pitch,
-            part = in(reg) $product.a.part,
-            table = inout(reg) $product.a.steps.as_ptr() => _,
-            steps = inout(reg) $product.a.steps.len() => _,
-            b = inout(reg) $product.b => _,
+            b = in(reg) $product.b,
+            ahead = inout(reg) $product.ahead.lines.as_ptr() => _,
+            place = in(reg) $product.ahead.places[0],
+            other = in(reg) $product.ahead.places[1],
+            steps = inout(reg) $product.steps.as_ptr() => _,
+            count = inout(reg) $product.steps.len() => _,
             line = in(reg) const { $b_line as usize },
-            sums = in(reg) $product.sums,
-            below_sums = in(reg) $product.sums.wrapping_add(SIDE * $product.pitch),
-            row = in(reg) size_of::<f32>() * $product.pitch,
             t = inout(reg) u64::from($product.accumulate) => _,
+            b_t = out(reg) _,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
@@ -180,24 +256,24 @@ macro_rules! load_a {
         concat!($load, " tmm4, [{t} + {pitch}]\n")
     };
     ($load:literal, 2) => {
-        concat!($load, " tmm4, [{t} + {pitch}]\nadd {t}, {below}\n", $load, " tmm5, [{t} + {pitch}]\n")
+        concat!($load, " tmm4, [{t} + {pitch}]\nadd {t}, [{product} + {below}]\n", $load, " tmm5, [{t} + {pitch}]\n")
     };
 }
 
 /// From the last tile of `a` to the first one, of the parts before.
 macro_rules! parts_before {
     (1) => {
-        "sub {t}, {part}\n"
+        "sub {t}, [{product} + {part}]\n"
     };
     (2) => {
-        "sub {t}, {below}\nsub {t}, {part}\n"
+        "sub {t}, [{product} + {below}]\nsub {t}, [{product} + {part}]\n"
     };
 }
 
 /// Loads both tiles of `b`, from some bytes on.
 macro_rules! load_b {
     ($at:literal) => {
-        concat!("tileloadd tmm6, [{b} + {line} + ", $at, "]\ntileloadd tmm7, [{b} + {line} + ", $at, " + 64]\n")
+        concat!("tileloadd tmm6, [{b_t} + {line} + ", $at, "]\ntileloadd tmm7, [{b_t} + {line} + ", $at, " + 64]\n")
     };
 }
 
@@ -221,7 +297,7 @@ macro_rules! one_part {
 macro_rules! two_parts {
     ($load:literal, $rows:tt) => {
         concat!(
-            "add {t}, {part}\n",
+            "add {t}, [{product} + {part}]\n",
             load_b!(0),
             load_a!($load, $rows),
             multiply!($rows),
@@ -237,8 +313,7 @@ macro_rules! two_parts {
 macro_rules! tiled {
     ($parts:literal, $b_line:literal, $step:ident) => {
         impl Tiled for Parts<$parts> {
-            const IN_ORDER: &'static [usize] =
-                &const { multiples::<{ Self::DEPTH / STEPS }>(STEPS * size_of::<Self>()) };
+            const IN_ORDER: &'static [Steps] = &const { in_order::<{ Self::DEPTH / STEPS }>(size_of::<Self>()) };
 
             unsafe fn run<const KEPT: bool>(product: Product<Self>) {
                 // `tileloaddt1` takes tiles from the second-level cache and does not keep them in the first one, where a
@@ -260,11 +335,11 @@ macro_rules! tiled {
 tiled!(1, 128, one_part);
 tiled!(2, 256, two_parts);
 
-impl<P: Tiled> Rows<'_, P> {
-    /// Rows at [`Panel::PITCH`], of `depth` steps, a multiple of [`STEPS`].
-    fn in_order(first: *const P, depth: usize) -> Self {
+impl<P: Tiled> Rows<P> {
+    /// At [`Panel::PITCH`].
+    fn at_pitch(first: *const P) -> Self {
         let (pitch, part) = (P::PITCH * size_of::<P>(), STEPS * size_of::<bf16>());
-        Rows { first, below: (SIDE * pitch) as isize, pitch, part, steps: &P::IN_ORDER[..depth / STEPS] }
+        Rows { first, below: (SIDE * pitch) as isize, pitch, part }
     }
 }
 
@@ -279,30 +354,39 @@ impl<P: Tiled> Rows<'_, P> {
 unsafe fn multiply<P: Tiled, C: Element>(m: usize, tile: &Tile<P, C>) {
     assert!(Tiles::are_held(), "tile registers are held while products are summed");
     assert!(!tile.accumulate || tile.pitch.is_some(), "sums of several calls are kept as they are");
-    let product = Product {
+    let mut product = Product {
         row_tiles: m.div_ceil(SIDE),
-        a: Rows::in_order(tile.a, tile.depth),
+        a: Rows::at_pitch(tile.a),
         b: tile.b,
-        sums: std::ptr::null_mut(),
-        pitch: EDGE,
+        steps: &P::IN_ORDER[..tile.depth / STEPS],
+        ahead: Ahead::nothing(tile.b.cast()),
+        sums: Sums::at(std::ptr::null_mut(), EDGE),
         accumulate: false,
     };
     // SAFETY: the caller's promise: there are rows.
     if let Some((c, pitch)) = unsafe { tile.sums() } {
         // SAFETY: the caller's promise, and the registers are held (asserted).
-        return unsafe { P::run::<false>(Product { sums: c, pitch, accumulate: tile.accumulate, ..product }) };
+        return unsafe {
+            P::run::<false>(Product { sums: Sums::at(c, pitch), accumulate: tile.accumulate, ..product })
+        };
     }
+    // SAFETY: the caller's promise.
+    let rows = unsafe { std::slice::from_raw_parts(tile.rows, m) };
+    let mut lines = [0; Ahead::MOST];
+    lines.iter_mut().zip(rows).for_each(|(line, row)| *line = row * size_of::<C>());
+    let residual = tile.finish.and_then(|finish| finish.residual()).unwrap_or(tile.c);
+    product.ahead = Ahead { lines: &lines, places: [tile.c.cast(), residual.cast()] };
     #[repr(C, align(64))]
-    struct Sums([MaybeUninit<f32>; EDGE * EDGE]);
-    let mut sums = Sums([MaybeUninit::uninit(); EDGE * EDGE]);
+    struct Own([MaybeUninit<f32>; EDGE * EDGE]);
+    let mut sums = Own([MaybeUninit::uninit(); EDGE * EDGE]);
     // SAFETY: as above; there is space for four tiles of sums, of which the rows and columns are written.
     unsafe {
-        P::run::<false>(Product { sums: sums.0.as_mut_ptr().cast(), ..product });
+        P::run::<false>(Product { sums: Sums::at(sums.0.as_mut_ptr().cast(), EDGE), ..product });
         write(Round {
             sums: sums.0.as_ptr().cast(),
             lines: &LINES[..m],
             target: tile.c,
-            rows: std::slice::from_raw_parts(tile.rows, m),
+            rows,
             columns: tile.columns,
             finish: tile.finish,
         });
@@ -310,7 +394,15 @@ unsafe fn multiply<P: Tiled, C: Element>(m: usize, tile: &Tile<P, C>) {
 }
 
 /// Where rows of sums begin that follow one another.
-const LINES: [usize; EDGE] = multiples(EDGE);
+const LINES: [usize; EDGE] = {
+    let mut lines = [0; EDGE];
+    let mut i = 0;
+    while i < EDGE {
+        lines[i] = i * EDGE;
+        i += 1;
+    }
+    lines
+};
 
 /// As [`Round`] with other instructions, which take longer to round.
 ///
@@ -324,6 +416,14 @@ unsafe fn write<C: Element>(round: Round<C>) {
     unsafe {
         for (line, row) in lines.iter().zip(rows) {
             let sums = sums.add(*line);
+            if columns == EDGE && C::DTYPE == DType::BF16 {
+                // A line at once.
+                let low = finished_vector(&finish, __m512::load(sums), 0, *row);
+                let high = finished_vector(&finish, __m512::load(sums.add(SIDE)), SIDE, row + SIDE);
+                let y = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+                _mm512_storeu_si512(target.add(*row).cast(), y);
+                continue;
+            }
             for column in (0..whole).step_by(SIDE) {
                 let at = row + column;
                 let y = finished_vector(&finish, __m512::load(sums.add(column)), column, at);

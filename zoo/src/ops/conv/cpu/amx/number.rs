@@ -27,7 +27,7 @@ pub(in super::super::super) struct Parts<const N: usize>([bf16; N]);
 unsafe impl<const N: usize> Plain for Parts<N> {}
 
 /// Bytes of a row of `a` that one call reads, at most: of as many a panel of `b` stays in the first-level cache.
-const ROW_BYTES: usize = 1280;
+pub(super) const ROW_BYTES: usize = 1280;
 
 impl<const N: usize> Panel for Parts<N>
 where

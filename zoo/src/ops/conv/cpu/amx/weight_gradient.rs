@@ -6,7 +6,7 @@ use super::super::panel::Map;
 use super::super::walk::{Piece, Reduction, Row, Walk};
 use super::super::weight_gradient::{add_splits, piece_parts};
 use super::super::{Problem, SPLIT_SUMS, Slabs, TASKS};
-use super::{EDGE, Product, Rows, SIDE, STEPS, TiledOf};
+use super::{Ahead, EDGE, Product, Rows, SIDE, STEPS, Sums, TiledOf};
 use crate::ops::Isa;
 use crate::ops::parallel::{Disjoint, part, with_scratch, with_scratch_of};
 use crate::ops::tasks;
@@ -203,10 +203,11 @@ impl<N: Map, P: TiledOf<N>> Task<'_, N, P> {
                 let a = turned[target * EDGE * P::PITCH..][..EDGE * P::PITCH].as_ptr();
                 let product = Product {
                     row_tiles: 2,
-                    a: Rows::in_order(a, depth),
+                    a: Rows::at_pitch(a),
                     b: b.as_ptr(),
-                    sums,
-                    pitch: EDGE,
+                    steps: &P::IN_ORDER[..depth / STEPS],
+                    ahead: Ahead::nothing(b.as_ptr().cast()),
+                    sums: Sums::at(sums, EDGE),
                     accumulate: started,
                 };
                 // SAFETY: `a` has 32 rows and `b` 32 columns, both for `depth` steps; no other task has these sums; whoever
