@@ -8,7 +8,7 @@ use super::super::weight_gradient::{add_splits, piece_parts};
 use super::super::{Problem, SPLIT_SUMS, Slabs, TASKS};
 use super::{Ahead, EDGE, Product, Rows, SIDE, STEPS, Sums, TiledOf};
 use crate::ops::Isa;
-use crate::ops::parallel::{Disjoint, part, with_scratch, with_scratch_of};
+use crate::ops::parallel::{Disjoint, LINE, part, with_scratch, with_scratch_of};
 use crate::ops::tasks;
 use crate::ops::transpose::transpose;
 use std::ops::Range;
@@ -18,6 +18,17 @@ const COLUMNS: usize = 256;
 
 /// What one call sums up.
 const TILE: usize = EDGE * EDGE;
+
+/// Lines that follow one another.
+const IN_TURN: [usize; Ahead::MOST] = {
+    let mut lines = [0; Ahead::MOST];
+    let mut i = 0;
+    while i < Ahead::MOST {
+        lines[i] = i * LINE;
+        i += 1;
+    }
+    lines
+};
 
 /// Numbers from one gathered panel of `depth` steps to the next: a line more, so that the lines of a pixel, which are written
 /// one after the other, do not fall into one cache set.
@@ -198,15 +209,20 @@ impl<N: Map, P: TiledOf<N>> Task<'_, N, P> {
     /// Adds the products of a block of pixels.
     fn multiply(&self, piece: &Piece, depth: usize, turned: &[P], gathered: &[P], started: bool) {
         for (i, b) in gathered.chunks_exact(panel_len(depth)).enumerate() {
+            let sums_of = |target: usize, i: usize| self.sums.at(self.tile(target, piece.start / EDGE + i), TILE);
             for target in 0..self.panels[0] {
-                let sums = self.sums.at(self.tile(target, piece.start / EDGE + i), TILE);
+                let sums = sums_of(target, i);
+                let next = match target + 1 < self.panels[0] {
+                    true => sums_of(target + 1, i),
+                    false => sums_of(0, (i + 1) % (piece.room / EDGE)),
+                };
                 let a = turned[target * EDGE * P::PITCH..][..EDGE * P::PITCH].as_ptr();
                 let product = Product {
                     row_tiles: 2,
                     a: Rows::at_pitch(a),
                     b: b.as_ptr(),
                     steps: &P::IN_ORDER[..depth / STEPS],
-                    ahead: Ahead::nothing(b.as_ptr().cast()),
+                    ahead: Ahead { lines: &IN_TURN, places: [next.cast(), next.wrapping_add(TILE / 2).cast()] },
                     sums: Sums::at(sums, EDGE),
                     accumulate: started,
                 };

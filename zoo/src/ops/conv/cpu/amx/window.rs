@@ -19,7 +19,7 @@ use std::any::TypeId;
 use std::ops::Range;
 
 /// A task's target positions fill so many tiles of rows, where there are as many: a panel of filters is read once for them.
-const TILES: usize = 16;
+const TILES: usize = 32;
 
 /// Bytes of a copy, at most: it stays in the second-level cache, beside what is read and written meanwhile.
 const BYTES: usize = 3 << 18;
