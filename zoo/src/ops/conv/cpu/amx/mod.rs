@@ -148,6 +148,17 @@ pub(in super::super) trait TiledOf<N: Map>: Tiled + Of<N> {
     fn first_part(numbers: &[Self], at: usize) -> *const Self;
 }
 
+/// 0, `distance`, twice as much, and so on.
+const fn multiples<const N: usize>(distance: usize) -> [usize; N] {
+    let mut multiples = [0; N];
+    let mut i = 0;
+    while i < N {
+        multiples[i] = i * distance;
+        i += 1;
+    }
+    multiples
+}
+
 /// As many as one call takes, of numbers of `size` bytes.
 const fn in_order<const N: usize>(size: usize) -> [Steps; N] {
     let mut steps = [Steps { a: 0, b: 0 }; N];
@@ -394,15 +405,7 @@ unsafe fn multiply<P: Tiled, C: Element>(m: usize, tile: &Tile<P, C>) {
 }
 
 /// Where rows of sums begin that follow one another.
-const LINES: [usize; EDGE] = {
-    let mut lines = [0; EDGE];
-    let mut i = 0;
-    while i < EDGE {
-        lines[i] = i * EDGE;
-        i += 1;
-    }
-    lines
-};
+const LINES: [usize; EDGE] = multiples(EDGE);
 
 /// As [`Round`] with other instructions, which take longer to round.
 ///

@@ -6,7 +6,7 @@ use super::super::panel::Map;
 use super::super::walk::{Piece, Reduction, Row, Walk};
 use super::super::weight_gradient::{add_splits, piece_parts};
 use super::super::{Problem, SPLIT_SUMS, Slabs, TASKS};
-use super::{Ahead, EDGE, Product, Rows, SIDE, STEPS, Sums, TiledOf};
+use super::{Ahead, EDGE, Product, Rows, SIDE, STEPS, Sums, TiledOf, multiples};
 use crate::ops::Isa;
 use crate::ops::parallel::{Disjoint, LINE, part, with_scratch, with_scratch_of};
 use crate::ops::tasks;
@@ -20,15 +20,7 @@ const COLUMNS: usize = 256;
 const TILE: usize = EDGE * EDGE;
 
 /// Lines that follow one another.
-const IN_TURN: [usize; Ahead::MOST] = {
-    let mut lines = [0; Ahead::MOST];
-    let mut i = 0;
-    while i < Ahead::MOST {
-        lines[i] = i * LINE;
-        i += 1;
-    }
-    lines
-};
+const IN_TURN: [usize; Ahead::MOST] = multiples(LINE);
 
 /// Numbers from one gathered panel of `depth` steps to the next: a line more, so that the lines of a pixel, which are written
 /// one after the other, do not fall into one cache set.
