@@ -248,9 +248,8 @@ impl Plan {
                         this.2
                     )));
                 }
-                values.reserve_exact(indices.len() * sample);
+                values = vec![0.0; indices.len() * sample];
             }
-            values.resize((at + 1) * sample, 0.0);
             self.pipeline.write(&frames, &mut draws, &mut values[at * sample..]);
             labels.push(self.dataset.label(index));
         }
