@@ -3,6 +3,7 @@
 //! parts once. Of small maps several images are copied, side by side at each pixel: a tile of rows goes on from image to image.
 
 use super::super::filters::Form;
+use super::super::finish::FinishFrom;
 use super::super::pack::{Pass, pack};
 use super::super::panel::{Map, Of, Panel};
 use super::super::pass::TASKS_A_THREAD;
@@ -125,9 +126,9 @@ impl<'a> Window<'a> {
         self.len() + SIDE * self.walk.step[2] * self.pitch + STEPS
     }
 
-    /// The calls for `pieces`, of panels of `P` that are `panel` bytes. As many channels of all taps as a call takes follow
-    /// one another: taps read what their neighbours have read, and find it in the first-level cache.
-    fn calls<P: Panel>(&self, pieces: &[Piece], panel: usize) -> Vec<Call> {
+    /// The steps of `pieces`, of panels of `P`. As many channels of all taps as a call takes follow one another: taps read what
+    /// their neighbours have read, and find it in the first-level cache.
+    fn steps<P: Panel>(&self, pieces: &[Piece]) -> Vec<Steps> {
         let taps = &self.walk.taps;
         let is_whole = self.channels.is_multiple_of(STEPS);
         let mut steps = Vec::new();
@@ -145,22 +146,9 @@ impl<'a> Window<'a> {
                 steps.push((channel, Steps { a, ..Steps::of(size_of::<P>(), 0, piece.start + step) }));
             }
         }
-        let most = P::DEPTH / STEPS;
-        let channels = STEPS * (most / taps.iter().map(Vec::len).product::<usize>()).max(1);
+        let channels = STEPS * (P::DEPTH / STEPS / taps.iter().map(Vec::len).product::<usize>()).max(1);
         steps.sort_by_key(|(channel, _)| if is_whole { channel / channels } else { 0 });
-        let steps: Vec<Steps> = steps.into_iter().map(|(_, steps)| steps).collect();
-
-        let count = steps.len().div_ceil(most);
-        let of_call = |call: usize| &steps[part(steps.len(), count, call)];
-        let call = |call: usize| {
-            let (from, next) = if call + 1 < count { (0, call + 1) } else { (panel, 0) };
-            let lines = (0..STEPS * EDGE * size_of::<P>()).step_by(LINE);
-            let mut next: Vec<usize> =
-                of_call(next).iter().flat_map(|steps| lines.clone().map(move |line| from + steps.b + line)).collect();
-            next.extend_from_within(..Ahead::MOST.min(next.len()));
-            Call { steps: of_call(call).to_vec(), next }
-        };
-        (0..count).map(call).collect()
+        steps.into_iter().map(|(_, steps)| steps).collect()
     }
 
     /// Blocks of target rows.
@@ -308,6 +296,21 @@ struct Call {
 }
 
 impl Call {
+    /// As few calls as can be for `steps`, of panels of `P` that are `panel` bytes.
+    fn of<P: Panel>(steps: &[Steps], panel: usize) -> Vec<Call> {
+        let count = steps.len().div_ceil(P::DEPTH / STEPS);
+        let of_call = |call: usize| &steps[part(steps.len(), count, call)];
+        let call = |call: usize| {
+            let (from, next) = if call + 1 < count { (0, call + 1) } else { (panel, 0) };
+            let lines = (0..STEPS * EDGE * size_of::<P>()).step_by(LINE);
+            let mut next: Vec<usize> =
+                of_call(next).iter().flat_map(|steps| lines.clone().map(move |line| from + steps.b + line)).collect();
+            next.extend_from_within(..Ahead::MOST.min(next.len()));
+            Call { steps: of_call(call).to_vec(), next }
+        };
+        (0..count).map(call).collect()
+    }
+
     /// Of what the next call reads, the share of product `nth` of this one.
     fn next(&self, nth: usize, filters: *const u8) -> Ahead<'_> {
         let first = 2 * nth * self.steps.len() % (self.next.len() - Ahead::MOST);
@@ -343,6 +346,66 @@ impl<P: super::Tiled> Copied<P> {
         self.written.extend(self.targets.iter().map(|target| target * size_of::<N>()));
         self.written.extend([origin * size_of::<N>(); Ahead::MOST]);
     }
+
+    /// Pairs of tiles.
+    fn pairs(&self) -> usize {
+        self.tiling.segments.len().div_ceil(2)
+    }
+
+    /// Writes `columns` of all positions; their sums are `sums` meanwhile.
+    ///
+    /// # Safety
+    /// The calls read what is copied and the filters, and the target and what is read to finish it are there at all positions.
+    unsafe fn multiply<N: Map>(&self, window: &Window, columns: &Columns<N, P>, sums: &mut [f32])
+    where
+        P: TiledOf<N>,
+    {
+        let &Columns { calls, filters, target, count, finish } = columns;
+        let residual = finish.and_then(|finish| finish.residual()).unwrap_or(target);
+        for (i, call) in calls.iter().enumerate() {
+            let is_last = i + 1 == calls.len();
+            let mut position = 0;
+            let pairs = sums.chunks_exact_mut(EDGE * EDGE).zip(self.tiling.segments.chunks(2));
+            for (nth, (sums, pair)) in pairs.enumerate() {
+                let positions = position..position + pair.iter().map(|tile| tile.positions).sum::<usize>();
+                position = positions.end;
+                let sums = sums.as_mut_ptr();
+                let product = Product {
+                    row_tiles: pair.len(),
+                    a: window.pair::<N, P>(&self.numbers, pair),
+                    b: filters.as_ptr(),
+                    steps: &call.steps,
+                    ahead: match is_last {
+                        true => {
+                            Ahead { lines: &self.written[positions.start..], places: [target.cast(), residual.cast()] }
+                        }
+                        false => call.next(nth, filters.as_ptr().cast()),
+                    },
+                    sums: Sums::at(sums, EDGE),
+                    accumulate: i > 0,
+                };
+                // SAFETY: the thread holds the registers. Positions read `numbers`, which ends behind what tiles read of the
+                // last ones; the filters have the steps; there is a line for each row of both tiles.
+                unsafe { P::run::<true>(product) }
+                if is_last {
+                    let (lines, rows) = (&self.tiling.lines[positions.clone()], &self.targets[positions]);
+                    // SAFETY: the sums of the positions are there, and the rest is the caller's promise.
+                    unsafe { write(Round { sums, lines, target, rows, columns: count, finish }) }
+                }
+            }
+        }
+    }
+}
+
+/// A panel of target channels.
+struct Columns<'a, N, P> {
+    calls: &'a [Call],
+    filters: &'a [P],
+    /// Where the first one would lie at the beginning of the target.
+    target: *mut N,
+    /// How many there are.
+    count: usize,
+    finish: Option<FinishFrom<N>>,
 }
 
 /// Writes all channels of the positions that `window.walk` visits.
@@ -358,7 +421,7 @@ pub(super) fn pass<N: Map, P: TiledOf<N> + Of<f32>>(
     let pieces = window.walk.pieces(slabs.source, slabs.count == 1 && window.has_runs(), P::DEPTH, P::STEPS);
     let reduction = window.walk.reduction(problem.kernel, slabs.source, &pieces);
     let depth = reduction.len;
-    let calls = window.calls::<P>(&pieces, depth * EDGE * size_of::<P>());
+    let calls = Call::of::<P>(&window.steps::<P>(&pieces), depth * EDGE * size_of::<P>());
     let panels = slabs.target.div_ceil(EDGE);
     let row_tasks = window.blocks() * slabs.count;
     let column_parts = (TASKS_A_THREAD * tasks::threads()).div_ceil(row_tasks.max(1)).min(column_parts(panels));
@@ -384,61 +447,27 @@ pub(super) fn pass<N: Map, P: TiledOf<N> + Of<f32>>(
                 window.copy(&block, source, source_pitch, slab * slabs.source, &mut copied.numbers);
                 copied.aim::<N>(window, &block, target_pitch);
             }
-            let Copied { numbers, tiling: Tiling { segments, lines, .. }, targets, written, .. } = copied;
             let packed = &packed[slab * panels * depth * EDGE..][..panels * depth * EDGE];
             let first = slab * slabs.target;
             // A panel's sums are the only ones that are kept: they stay in the second-level cache.
-            let mut sums = Scratch::<f32>::of(segments.len().div_ceil(2) * EDGE * EDGE);
+            let mut sums = Scratch::<f32>::of(copied.pairs() * EDGE * EDGE);
             for panel in part.clone() {
-                let (channel, columns) = (first + panel * EDGE, (slabs.target - panel * EDGE).min(EDGE));
-                let b = packed[panel * depth * EDGE..][..depth * EDGE].as_ptr();
-                let finish = finish.map(|finish| finish.from(channel));
-                let target = target.at(0, last).wrapping_add(channel);
-                let residual = finish.and_then(|finish| finish.residual()).unwrap_or(target);
-                for (i, call) in calls.iter().enumerate() {
-                    let is_last = i + 1 == calls.len();
-                    let mut position = 0;
-                    for (nth, (sums, of_pair)) in sums.chunks_exact_mut(EDGE * EDGE).zip(segments.chunks(2)).enumerate()
-                    {
-                        let sums = sums.as_mut_ptr();
-                        let ahead = match is_last {
-                            true => Ahead { lines: &written[position..], places: [target.cast(), residual.cast()] },
-                            false => call.next(nth, b.cast()),
-                        };
-                        let product = Product {
-                            row_tiles: of_pair.len(),
-                            a: window.pair::<N, P>(numbers, of_pair),
-                            b,
-                            steps: &call.steps,
-                            ahead,
-                            sums: Sums::at(sums, EDGE),
-                            accumulate: i > 0,
-                        };
-                        // SAFETY: the thread holds the registers. Positions read `numbers`, which ends behind what tiles read
-                        // of the last ones; `b` has the steps; there is a line for each row of both tiles.
-                        unsafe { P::run::<true>(product) }
-                        let positions = position..position + of_pair.iter().map(|of| of.positions).sum::<usize>();
-                        position = positions.end;
-                        if is_last {
-                            let round = Round {
-                                sums,
-                                lines: &lines[positions.clone()],
-                                target,
-                                rows: &targets[positions],
-                                columns,
-                                finish,
-                            };
-                            // SAFETY: the sums of the positions are there; the targets lie in the buffer, and no other task has
-                            // these positions and channels; what `finish` reads is as large.
-                            unsafe { write(round) }
-                        }
-                    }
-                }
+                let channel = first + panel * EDGE;
+                let columns = Columns {
+                    calls: &calls,
+                    filters: &packed[panel * depth * EDGE..][..depth * EDGE],
+                    target: target.at(0, last).wrapping_add(channel),
+                    count: (slabs.target - panel * EDGE).min(EDGE),
+                    finish: finish.map(|finish| finish.from(channel)),
+                };
+                // SAFETY: the targets lie in the buffer, no other task has these positions and channels, and what `finish`
+                // reads is as large; the filters are of all calls.
+                unsafe { copied.multiply(window, &columns, &mut sums) }
             }
             if let Some(observed) = observed {
                 let channels = part.start * EDGE..(part.end * EDGE).min(slabs.target);
                 // SAFETY: this task has written these positions and channels.
-                unsafe { observed.add(isa, target, targets, first + channels.start, channels.len()) }
+                unsafe { observed.add(isa, target, &copied.targets, first + channels.start, channels.len()) }
             }
         });
     });
