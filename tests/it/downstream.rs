@@ -1,4 +1,4 @@
-//! A crate that depends on `zoo` alone, built as cargo builds by default, compiles its own spec, trains a step and saves.
+//! A crate that depends on `zoo` alone, unoptimised as by cargo's default, compiles its own spec, trains a step and saves.
 
 use std::path::Path;
 use std::process::Command;

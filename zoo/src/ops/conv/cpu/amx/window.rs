@@ -355,7 +355,8 @@ impl<P: super::Tiled> Copied<P> {
     /// Writes `columns` of all positions; their sums are `sums` meanwhile.
     ///
     /// # Safety
-    /// The calls read what is copied and the filters, and the target and what is read to finish it are there at all positions.
+    /// The calls read what is copied and the filters; the target and what is read to finish it are there at all positions, and
+    /// nobody else reads or writes these channels of the target; the thread holds the registers.
     unsafe fn multiply<N: Map>(&self, window: &Window, columns: &Columns<N, P>, sums: &mut [f32])
     where
         P: TiledOf<N>,
@@ -384,8 +385,8 @@ impl<P: super::Tiled> Copied<P> {
                     sums: Sums::at(sums, EDGE),
                     accumulate: i > 0,
                 };
-                // SAFETY: the thread holds the registers. Positions read `numbers`, which ends behind what tiles read of the
-                // last ones; the filters have the steps; there is a line for each row of both tiles.
+                // SAFETY: the caller's promise, and positions read `numbers`, which ends behind what tiles read of the last
+                // ones; there is a line for each row of both tiles.
                 unsafe { P::run::<true>(product) }
                 if is_last {
                     let (lines, rows) = (&self.tiling.lines[positions.clone()], &self.targets[positions]);
@@ -461,7 +462,7 @@ pub(super) fn pass<N: Map, P: TiledOf<N> + Of<f32>>(
                     finish: finish.map(|finish| finish.from(channel)),
                 };
                 // SAFETY: the targets lie in the buffer, no other task has these positions and channels, and what `finish`
-                // reads is as large; the filters are of all calls.
+                // reads is as large; the filters are of all calls; `copied` holds the registers.
                 unsafe { copied.multiply(window, &columns, &mut sums) }
             }
             if let Some(observed) = observed {
