@@ -8,6 +8,9 @@ use half::bf16;
 /// A vector register.
 pub(in crate::ops) trait Lanes: Copy {
     const WIDTH: usize;
+    /// Steps of a product in one turn of the micro-kernel's loop. Where registers are few or narrow, so are a step's
+    /// multiplications, and what else a turn does would take as long.
+    const STEPS: usize;
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn store(self, to: *mut f32);
@@ -281,6 +284,7 @@ mod x86 {
     // SAFETY of both: only called inlined into a function with the instructions, on memory that is there.
     impl Lanes for __m512 {
         const WIDTH: usize = 16;
+        const STEPS: usize = 1;
         #[inline(always)]
         unsafe fn splat(x: f32) -> Self {
             // SAFETY: the caller has AVX-512F.
@@ -480,6 +484,7 @@ mod x86 {
 
     impl Lanes for __m256 {
         const WIDTH: usize = 8;
+        const STEPS: usize = 8;
         #[inline(always)]
         unsafe fn splat(x: f32) -> Self {
             // SAFETY: the caller has AVX2 and FMA.
@@ -671,6 +676,7 @@ mod x86 {
 /// Four numbers: one register of SSE2 and of NEON.
 impl Lanes for [f32; 4] {
     const WIDTH: usize = 4;
+    const STEPS: usize = 1;
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
         [x; 4]

@@ -5,7 +5,7 @@ use super::panel::Panel;
 use crate::ops::Isa;
 use crate::ops::amx::Tiles;
 use crate::ops::lanes::{Element, Lanes};
-use crate::ops::parallel::part;
+use crate::ops::parallel::{LINE, part};
 use candle_core::DType;
 use std::ops::Range;
 
@@ -203,21 +203,43 @@ unsafe fn run<L: Lanes, C: Element, const M: usize, const V: usize, const TRANSP
         let mut sums = [[L::splat(0.0); V]; M];
         let (mut a, mut b, mut ahead) = (tile.a, tile.b, tile.ahead.start);
         let targets = Targets::of(tile);
-        for k in 0..tile.depth {
-            let line: [L; V] = std::array::from_fn(|v| L::load(b.add(v * L::WIDTH)));
-            for (i, row) in sums.iter_mut().enumerate() {
-                let x = L::splat(*a.add(i * pitch));
-                for (sum, y) in row.iter_mut().zip(line) {
-                    *sum = sum.add_product(x, y);
-                }
+        for turn in 0..tile.depth / L::STEPS {
+            for k in 0..L::STEPS {
+                add_step(&mut sums, a.add(k * step), pitch, b.add(k * 2 * L::WIDTH));
             }
-            a = a.add(step);
-            b = b.add(2 * L::WIDTH);
+            a = a.add(L::STEPS * step);
+            b = b.add(L::STEPS * 2 * L::WIDTH);
             L::prefetch_far(ahead.cast());
-            ahead = ahead.wrapping_add(tile.ahead.step);
-            targets.prefetch::<L, M, V>(k);
+            ahead = ahead.wrapping_add(L::STEPS * tile.ahead.step);
+            targets.prefetch::<L, M, V>(turn * L::STEPS);
+        }
+        for k in 0..tile.depth % L::STEPS {
+            add_step(&mut sums, a.add(k * step), pitch, b.add(k * 2 * L::WIDTH));
         }
         write::<L, C, M, V, f32>(sums, tile);
+    }
+}
+
+/// Adds the products of one step of the reduction.
+///
+/// # Safety
+/// As of [`run`]: the numbers of `M` rows lie at `a`, `pitch` apart, those of the columns at `b`.
+#[inline(always)]
+unsafe fn add_step<L: Lanes, const M: usize, const V: usize>(
+    sums: &mut [[L; V]; M],
+    a: *const f32,
+    pitch: usize,
+    b: *const f32,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let line: [L; V] = std::array::from_fn(|v| L::load(b.add(v * L::WIDTH)));
+        for (i, row) in sums.iter_mut().enumerate() {
+            let x = L::splat(*a.add(i * pitch));
+            for (sum, y) in row.iter_mut().zip(line) {
+                *sum = sum.add_product(x, y);
+            }
+        }
     }
 }
 
@@ -236,7 +258,7 @@ impl<C: Element> Targets<C> {
         Targets { rows: tile.rows, c, residual }
     }
 
-    /// Fetches lines at step `k`, a row's in four steps.
+    /// Fetches lines at step `k`, a row's in four steps, or in a turn of [`Lanes::STEPS`] where that has more.
     ///
     /// # Safety
     /// The CPU has the instructions of `L`, and there are `M` rows.
@@ -244,10 +266,11 @@ impl<C: Element> Targets<C> {
     pub(super) unsafe fn prefetch<L: Lanes, const M: usize, const V: usize>(&self, k: usize) {
         // SAFETY: the caller's promise; any address can be fetched.
         unsafe {
-            let row = *self.rows.add((k / 4).min(M - 1));
-            for v in 0..V {
-                L::prefetch(self.c.wrapping_add(row + v * L::WIDTH).cast());
-                L::prefetch(self.residual.wrapping_add(row + v * L::WIDTH).cast());
+            let row = *self.rows.add((k / L::STEPS.max(4)).min(M - 1));
+            for line in 0..(V * L::WIDTH * size_of::<C>()).div_ceil(LINE) {
+                let at = row + line * LINE / size_of::<C>();
+                L::prefetch(self.c.wrapping_add(at).cast());
+                L::prefetch(self.residual.wrapping_add(at).cast());
             }
         }
     }
