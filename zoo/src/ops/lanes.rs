@@ -8,8 +8,8 @@ use half::bf16;
 /// A vector register.
 pub(in crate::ops) trait Lanes: Copy {
     const WIDTH: usize;
-    /// Steps of a product in one turn of the micro-kernel's loop. Where registers are few or narrow, so are a step's
-    /// multiplications, and what else a turn does would take as long.
+    /// Steps of a product in one turn of the micro-kernel's loop. Where registers are few and narrow, a step's
+    /// multiplications take no longer than what else there is to do in a turn.
     const STEPS: usize;
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
