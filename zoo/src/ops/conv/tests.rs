@@ -239,6 +239,45 @@ fn with_last_tiles() -> Vec<Case<2>> {
     extents.into_iter().enumerate().map(case).collect()
 }
 
+/// Of which AMX's weight gradient gathers whole lines for several taps at once.
+fn in_lines() -> Vec<Case<2>> {
+    let same = Geometry { padding: [1, 1], ..Geometry::default() };
+    let cases = [
+        ([2, 64, 64, 3], [40, 3, 7, 7], Geometry { stride: [2, 2], padding: [3, 3], ..Geometry::default() }),
+        // An odd number of pixels, and channels that are no whole panels.
+        ([2, 21, 31, 40], [48, 40, 3, 3], same),
+        // Several images in a block, the last one of fewer, and more channels than a piece has.
+        ([3, 16, 16, 288], [32, 288, 3, 3], same),
+        ([2, 32, 20, 64], [32, 64, 3, 3], Geometry { stride: [2, 1], padding: [2, 1], dilation: [2, 1], groups: 1 }),
+        // Taps of which some read the same lines as others, and one does not.
+        ([2, 48, 48, 32], [64, 32, 5, 5], Geometry { stride: [3, 3], padding: [2, 2], ..Geometry::default() }),
+        ([1, 32, 32, 128], [128, 32, 3, 3], Geometry { groups: 4, ..same }),
+        ([1, 32, 32, 64], [64, 4, 3, 3], Geometry { groups: 16, ..same }),
+        // No padding: windows begin in the source, and end there.
+        ([2, 34, 34, 64], [33, 64, 3, 3], Geometry::default()),
+    ];
+    cases.map(|(x, weight, geometry)| Case { x: x.to_vec(), weight: weight.to_vec(), geometry }).to_vec()
+}
+
+/// As [`in_lines`], of planes.
+fn in_lines_of_planes() -> Vec<Case<3>> {
+    let geometry = Geometry { padding: [1, 1, 1], ..Geometry::default() };
+    vec![Case { x: vec![1, 3, 16, 16, 33], weight: vec![40, 33, 3, 3, 3], geometry }]
+}
+
+#[test]
+fn weight_gradients_by_lines_equal_the_reference() -> Result<()> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let problems = in_lines().into_iter().map(|case| case.problem());
+        for problem in problems.chain(in_lines_of_planes().into_iter().map(|case| case.problem())) {
+            assert!(cpu::by_lines::<f32>(&problem) && cpu::by_lines::<bf16>(&problem), "{problem:?}");
+        }
+    }
+    equal_the_reference_with_any_threads("lines", in_lines())?;
+    equal_the_reference_with_any_threads("lines of planes", in_lines_of_planes())
+}
+
 #[test]
 fn kernels_equal_the_reference_on_real_shapes_and_bits_do_not_depend_on_threads() -> Result<()> {
     assert!(larger_in_planes().iter().all(|case| cpu::by_winograd(Isa::Portable, &case.problem())));

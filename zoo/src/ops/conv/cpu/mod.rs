@@ -69,6 +69,12 @@ pub(super) fn by_winograd(isa: Isa, problem: &Problem) -> bool {
     Winograd::forward(isa, problem, false).is_some() || Winograd::data_gradient(isa, problem).is_some()
 }
 
+/// Whether a weight gradient with AMX gathers whole lines.
+#[cfg(all(test, target_arch = "x86_64"))]
+pub(super) fn by_lines<N: Map>(problem: &Problem) -> bool {
+    amx::weight_gradient::by_lines::<N::Tiled>(&Walk::forward(problem))
+}
+
 /// `dx[N, .., C]` from `dy[N, .., O]` and the weight, plus what `others` gave for it.
 pub(super) fn data_gradient<N: Map>(
     isa: Isa,

@@ -235,16 +235,19 @@ impl Walk {
         };
         let mut at = [position / (height * width), position / width % height, position % width];
         rows.clear();
-        for _ in range {
-            rows.push(self.row(image, at));
-            // Counting up costs an addition where dividing would cost three divisions a row.
+        // Counting up costs an addition where dividing would cost three divisions a row.
+        let mut left = range.len();
+        while left > 0 {
+            let len = if self.by_position { 1 } else { left.min(width - at[2]) };
+            self.line(image, at, len, rows);
+            left -= len;
             if self.by_position {
                 image += 1;
                 if image == self.batch {
                     image = 0;
-                    self.advance(&mut at);
+                    self.advance(&mut at, 1);
                 }
-            } else if self.advance(&mut at) {
+            } else if self.advance(&mut at, len) {
                 image += 1;
             }
         }
@@ -258,16 +261,24 @@ impl Walk {
         ((image * depth + target[0]) * height + target[1]) * width + target[2]
     }
 
-    fn row(&self, image: usize, at: [usize; 3]) -> Row {
+    /// Adds the rows of `len` positions of a line. They may lie behind the last one of an axis: what they read there is the padding,
+    /// mostly.
+    pub(super) fn line(&self, image: usize, at: [usize; 3], len: usize, rows: &mut Vec<Row>) {
         let target = self.target_pixel(image, at);
-        let at: [isize; 3] = std::array::from_fn(|axis| (at[axis] * self.step[axis]) as isize);
-        let image_pixel = image * self.source.iter().product::<usize>();
-        let is_whole = (0..3).all(|axis| match &self.taps[axis][..] {
-            [first, .., last] => at[axis] + first.offset >= 0 && at[axis] + last.offset < self.source[axis] as isize,
-            [lone] => (0..self.source[axis] as isize).contains(&(at[axis] + lone.offset)),
+        let [depth, height, width] = std::array::from_fn(|axis| (at[axis] * self.step[axis]) as isize);
+        let image = image * self.source.iter().product::<usize>();
+        let start = image as isize + self.pixel([depth, height, width]);
+        let is_whole = |axis: usize, at: isize| match &self.taps[axis][..] {
+            [first, .., last] => at + first.offset >= 0 && at + last.offset < self.source[axis] as isize,
+            [lone] => (0..self.source[axis] as isize).contains(&(at + lone.offset)),
             [] => false,
-        });
-        Row { at, image: image_pixel, target, whole: is_whole.then(|| image_pixel as isize + self.pixel(at)) }
+        };
+        let is_line_whole = is_whole(0, depth) && is_whole(1, height);
+        rows.extend((0..len).map(|i| {
+            let aside = (i * self.step[2]) as isize;
+            let whole = (is_line_whole && is_whole(2, width + aside)).then_some(start + aside);
+            Row { at: [depth, height, width + aside], image, target: target + i * self.target_step[2], whole }
+        }));
     }
 
     /// Pixels of the source from the first one of an image to that at `at`.
@@ -276,14 +287,15 @@ impl Walk {
         (at[0] * height + at[1]) * width + at[2]
     }
 
-    /// Moves on to the next position; true where that is the first one again.
-    fn advance(&self, at: &mut [usize; 3]) -> bool {
+    /// Moves on by so many positions, at most to the end of the line; true where that is the first position again.
+    fn advance(&self, at: &mut [usize; 3], len: usize) -> bool {
+        let mut len = len;
         for axis in [2, 1, 0] {
-            at[axis] += 1;
+            at[axis] += len;
             if at[axis] < self.grid[axis] {
                 return false;
             }
-            at[axis] = 0;
+            (at[axis], len) = (0, 1);
         }
         true
     }

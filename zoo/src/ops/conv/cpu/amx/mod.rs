@@ -1,6 +1,7 @@
 //! The micro-kernel for AMX: 32 rows and 32 columns in four tile registers, 32 steps of the reduction an instruction
 //! (`tdpbf16ps`). Denormal numbers count as zero.
 
+mod blocks;
 mod number;
 pub(super) mod weight_gradient;
 mod window;
