@@ -11,6 +11,8 @@ pub(in crate::ops) trait Lanes: Copy {
     /// Steps of a product in one turn of the micro-kernel's loop. Where registers are few and narrow, a step's
     /// multiplications take no longer than what else there is to do in a turn.
     const STEPS: usize;
+    /// So many of them fetch one line that the next calls will read. Where rows are few, each step has to.
+    const STEPS_A_FETCH: usize;
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn store(self, to: *mut f32);
@@ -284,7 +286,8 @@ mod x86 {
     // SAFETY of both: only called inlined into a function with the instructions, on memory that is there.
     impl Lanes for __m512 {
         const WIDTH: usize = 16;
-        const STEPS: usize = 1;
+        const STEPS: usize = 4;
+        const STEPS_A_FETCH: usize = 1;
         #[inline(always)]
         unsafe fn splat(x: f32) -> Self {
             // SAFETY: the caller has AVX-512F.
@@ -485,6 +488,7 @@ mod x86 {
     impl Lanes for __m256 {
         const WIDTH: usize = 8;
         const STEPS: usize = 8;
+        const STEPS_A_FETCH: usize = 2;
         #[inline(always)]
         unsafe fn splat(x: f32) -> Self {
             // SAFETY: the caller has AVX2 and FMA.
@@ -677,6 +681,7 @@ mod x86 {
 impl Lanes for [f32; 4] {
     const WIDTH: usize = 4;
     const STEPS: usize = 1;
+    const STEPS_A_FETCH: usize = 1;
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
         [x; 4]

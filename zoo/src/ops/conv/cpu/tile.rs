@@ -206,11 +206,13 @@ unsafe fn run<L: Lanes, C: Element, const M: usize, const V: usize, const TRANSP
         for turn in 0..tile.depth / L::STEPS {
             for k in 0..L::STEPS {
                 add_step(&mut sums, a.add(k * step), pitch, b.add(k * 2 * L::WIDTH));
+                if k % L::STEPS_A_FETCH == 0 {
+                    L::prefetch_far(ahead.cast());
+                    ahead = ahead.wrapping_add(L::STEPS_A_FETCH * tile.ahead.step);
+                }
             }
             a = a.add(L::STEPS * step);
             b = b.add(L::STEPS * 2 * L::WIDTH);
-            L::prefetch_far(ahead.cast());
-            ahead = ahead.wrapping_add(L::STEPS * tile.ahead.step);
             targets.prefetch::<L, M, V>(turn * L::STEPS);
         }
         for k in 0..tile.depth % L::STEPS {
