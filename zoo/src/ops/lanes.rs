@@ -11,7 +11,7 @@ pub(in crate::ops) trait Lanes: Copy {
     /// Steps of a product in one turn of the micro-kernel's loop. Where registers are few and narrow, a step's
     /// multiplications take no longer than what else there is to do in a turn.
     const STEPS: usize;
-    /// So many of them fetch one line that the next calls will read. Where rows are few, each step has to.
+    /// So many of them fetch one line that the next calls will read: with few rows, and so few calls, each has much to fetch.
     const STEPS_A_FETCH: usize;
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;

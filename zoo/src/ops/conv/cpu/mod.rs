@@ -72,7 +72,7 @@ pub(super) fn by_winograd(isa: Isa, problem: &Problem) -> bool {
 /// Whether a weight gradient with AMX gathers whole lines.
 #[cfg(all(test, target_arch = "x86_64"))]
 pub(super) fn by_lines<N: Map>(problem: &Problem) -> bool {
-    amx::weight_gradient::by_lines::<N::Tiled>(&Walk::forward(problem))
+    amx::weight_gradient::by_lines::<N, N::Tiled>(&Walk::forward(problem))
 }
 
 /// `dx[N, .., C]` from `dy[N, .., O]` and the weight, plus what `others` gave for it.

@@ -71,6 +71,11 @@ pub(super) struct Reduction {
     pub len: usize,
 }
 
+/// What each of as few parts of `len` has, of which none has more than `limit`; at least one.
+pub(super) fn even(len: usize, limit: usize) -> usize {
+    len.div_ceil(len.div_ceil(limit).max(1)).max(1)
+}
+
 impl Walk {
     pub(super) fn forward(problem: &Problem) -> Walk {
         let taps = [0, 1, 2].map(|axis| {
@@ -169,11 +174,10 @@ impl Walk {
 
     /// How many rows, at most `limit`, a block should have.
     pub(super) fn block(&self, limit: usize) -> usize {
-        let even = |len: usize| len.div_ceil(len.div_ceil(limit).max(1)).max(1);
         match self.by_position {
             true if self.batch <= limit => limit / self.batch * self.batch,
-            true => even(self.batch),
-            false => even(self.len()),
+            true => even(self.batch, limit),
+            false => even(self.len(), limit),
         }
     }
 

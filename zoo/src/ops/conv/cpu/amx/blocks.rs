@@ -1,6 +1,6 @@
 //! How a weight gradient cuts pixels into blocks, and what is gathered for a block.
 
-use super::super::walk::{Piece, Row, Walk};
+use super::super::walk::{Piece, Row, Walk, even};
 use super::STEPS;
 
 /// Columns of a piece at most.
@@ -148,7 +148,6 @@ impl Lines {
         if walk.by_position || behind == 0 || walk.len() == 0 {
             return None;
         }
-        let even = |len: usize, most: usize| len.div_ceil(len.div_ceil(most));
         let width = width_of_grid.next_multiple_of(2);
         let (fitting, planes) = (limit / width, walk.batch * depth);
         let lines = match (fitting + behind) / (height + behind) {

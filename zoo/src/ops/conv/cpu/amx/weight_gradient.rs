@@ -3,8 +3,6 @@
 
 use super::super::pack::Pass;
 use super::super::panel::Map;
-#[cfg(test)]
-use super::super::panel::Panel;
 use super::super::walk::{Piece, Reduction, Row, Walk};
 use super::super::weight_gradient::{add_splits, piece_parts};
 use super::super::{Problem, SPLIT_SUMS, Slabs, TASKS};
@@ -92,7 +90,7 @@ pub(in super::super) fn dense<N: Map, P: TiledOf<N>>(
 
 /// See [`super::super::by_lines`].
 #[cfg(test)]
-pub(in super::super) fn by_lines<P: Panel>(walk: &Walk) -> bool {
+pub(in super::super) fn by_lines<N: Map, P: TiledOf<N>>(walk: &Walk) -> bool {
     matches!(Blocks::of(walk, P::DEPTH), Blocks::Lines(_))
 }
 

@@ -8,7 +8,7 @@ use super::super::pack::{Pass, pack};
 use super::super::panel::{Map, Of, Panel};
 use super::super::pass::TASKS_A_THREAD;
 use super::super::round::Round;
-use super::super::walk::{Piece, Walk};
+use super::super::walk::{Piece, Walk, even};
 use super::super::{Operands, Problem, Slabs, TASKS};
 use super::{Ahead, EDGE, Product, Rows, SIDE, STEPS, Steps, Sums, TiledOf, write};
 use crate::ops::Isa;
@@ -81,7 +81,7 @@ impl<'a> Window<'a> {
             }
             false => {
                 let fitting = (1..=height).rev().find(|rows| whole.tiles(*rows) <= TILES).unwrap_or(1);
-                let rows = height.div_ceil(height.div_ceil(fitting));
+                let rows = even(height, fitting);
                 Window { rows, lines: span(1, rows), ..whole }
             }
         };
